@@ -1,0 +1,50 @@
+"""``python -m fairseq_switchdec COMMAND ...``: fairseq's commands, with the compatibility fixes active.
+
+The same as ``fairseq-COMMAND ...`` after ``pip install``. Needed where Python reads no ``.pth`` file: the package on
+``PYTHONPATH``, or installed with ``pip install --target``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from fairseq_switchdec.compat import install
+
+# name -> (module with a ``cli_main()`` that reads sys.argv, what the command does)
+COMMANDS = {
+    "preprocess": ("fairseq_cli.preprocess", "build dictionaries and binarize text"),
+    "train": ("fairseq_cli.train", "train a model"),
+    "generate": ("fairseq_cli.generate", "generate from binarized text"),
+    "interactive": ("fairseq_cli.interactive", "generate from lines of text"),
+    "validate": ("fairseq_cli.validate", "compute the validation loss of a checkpoint"),
+    "score": ("fairseq_cli.score", "BLEU of generated text"),
+}
+
+USAGE = "usage: python -m fairseq_switchdec COMMAND [ARGS ...]"
+
+
+def help_text() -> str:
+    """What ``python -m fairseq_switchdec --help`` prints."""
+    lines = (f"  {name:<12} {purpose}" for name, (_, purpose) in COMMANDS.items())
+    return "\n".join([USAGE, "", "commands (fairseq's own; each takes --help):", *lines])
+
+
+def main() -> None:
+    """Run the command that sys.argv names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else None
+    if name in ("-h", "--help"):
+        print(help_text())
+        return
+    if name not in COMMANDS:
+        problem = "no command given" if name is None else f"unknown command {name!r}"
+        print(f"{help_text()}\n\nfairseq_switchdec: {problem}", file=sys.stderr)
+        sys.exit(2)
+    install()
+    # argparse names the program by sys.argv[0] in its usage and error messages.
+    sys.argv = [f"python -m fairseq_switchdec {name}", *sys.argv[2:]]
+    importlib.import_module(COMMANDS[name][0]).cli_main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Makes stock fairseq 0.12.2 run on Python 3.9 to 3.13 and torch 2.0 to 2.13, and its checkpoints safe to load.
+
+What each module mends, and for which versions:
+
+    mutable_defaults   Python >= 3.11 refuses the config dataclasses of fairseq 0.12 and hydra 1.0
+    hydra_plugins      Python >= 3.12 lacks what hydra 1.0 scans its plugins with
+    checkpoints        torch >= 2.6 refuses fairseq's checkpoints; torch < 2.6 would execute whatever they hold
+    user_dir           fairseq ignores the tasks and models of a ``--user-dir`` package that is already imported
+    spawn              a process that fairseq spawns starts without these fixes
+
+No fix touches another package: each acts on modules of fairseq and hydra alone, when those are imported (``imports``).
+``startup`` brings the fixes into the stock commands, through the ``.pth`` file that is installed beside the package.
+"""
+
+from __future__ import annotations
+
+_installed = False
+
+
+def install() -> None:
+    """Turn the fixes on for this process. Calling it again does nothing.
+
+    fairseq and hydra need not be installed, nor be imported yet: a fix waits for the module it mends.
+    """
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    # Imported here, because every start of Python imports this package.
+    from fairseq_switchdec.compat import checkpoints, hydra_plugins, mutable_defaults, spawn, user_dir
+    from fairseq_switchdec.compat.imports import ImportHooks, installed_version
+
+    hooks = ImportHooks()
+    # A package without metadata lies on PYTHONPATH: take it for the release that setup.py asks for.
+    if installed_version("hydra-core", default="1.0.7").startswith("1.0."):
+        mutable_defaults.register(hooks, "hydra")
+        hydra_plugins.register(hooks)
+    if installed_version("fairseq", default="0.12.2").startswith("0.12."):
+        mutable_defaults.register(hooks, "fairseq")
+        checkpoints.register(hooks)
+        user_dir.register(hooks)
+        spawn.register(hooks)
+    hooks.activate()

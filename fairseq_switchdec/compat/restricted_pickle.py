@@ -1,0 +1,63 @@
+"""torch < 2.6: ``torch.load`` that resolves no name but admitted ones; what ``weights_only`` is in later releases."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import zipfile
+from types import ModuleType
+
+import torch
+from torch._weights_only_unpickler import _get_allowed_globals
+
+
+def load(file: io.IOBase, map_location, admitted: dict[str, object]):
+    """Load what ``torch.save`` wrote, in its zip format or the older one.
+
+    Args:
+        file: Readable and seekable, in binary mode.
+        map_location: As in ``torch.load``.
+        admitted: What the file may name besides what torch admits itself: qualified name -> object.
+
+    Raises:
+        pickle.UnpicklingError: The file names anything else ("GLOBAL <name> is not admitted"), or is an archive that
+            torch would not read with the unpickler alone.
+    """
+    _refuse_other_archives(file)
+    names = {**_get_allowed_globals(), **admitted}
+    # Also torch's classes whose state old files set in place, rather than through torch._utils.
+    types = {thing for thing in names.values() if isinstance(thing, type)}
+
+    class Unpickler(pickle._Unpickler):  # the one in Python: its handling of an opcode can be narrowed
+        def find_class(self, module: str, name: str):
+            try:
+                return names[f"{module}.{name}"]
+            except KeyError:
+                raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is not admitted") from None
+
+        def load_build(self) -> None:
+            # Else a file could set attributes of an admitted class, not only of objects.
+            if type(self.stack[-2]) not in types:
+                raise pickle.UnpicklingError(f"setting the state of {type(self.stack[-2])} is not admitted")
+            super().load_build()
+
+        dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
+    restricted = ModuleType("restricted_pickle")
+    restricted.Unpickler = Unpickler
+    restricted.load = lambda stream, **options: Unpickler(stream, **options).load()
+    return torch.load(file, map_location=map_location, pickle_module=restricted, weights_only=False)
+
+
+def _refuse_other_archives(file: io.IOBase) -> None:
+    """torch < 2.6 runs the code of a TorchScript archive, and unpacks a tar file, without asking the unpickler."""
+    start = file.tell()
+    try:
+        if zipfile.is_zipfile(file):
+            if any(name.split("/")[-1] == "constants.pkl" for name in zipfile.ZipFile(file).namelist()):
+                raise pickle.UnpicklingError("a TorchScript archive, not a checkpoint")
+        elif tarfile.is_tarfile(file):
+            raise pickle.UnpicklingError("a tar archive, not a checkpoint")
+    finally:
+        file.seek(start)

@@ -1,0 +1,204 @@
+"""Every option of ours, once: its flag, default, meaning and check.
+
+fairseq keeps options in three groups, so there are three parts: the model's travel with the checkpoint, the
+criterion's say how the policy learns, the task's say what is decided when a trained model runs.
+`SwitchConfig` is all of them, for the options table.
+"""
+
+# No "from __future__ import annotations" here: fairseq reads the fields' types, which must not be strings.
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Optional, Union
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks.translation import TranslationConfig
+from omegaconf import II
+
+from .decisions import DecisionSpace, check_names
+from .errors import UserError
+from .rl import RULES, BudgetRule, Eq7Rule, FixedRule, QualityRule
+
+TRAINING_DECISIONS = ("learned", "random", "keep-all")
+RUN_DECISIONS = ("greedy", "keep-all", "random", "shuffled")
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with fairseq's help text."""
+    return field(default=default, metadata={"help": help})
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Comma-separated names as a tuple."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@dataclass
+class DecisionOptions(FairseqDataclass):
+    """Options of the model: the decision space and the size of the policy. Saved with the checkpoint."""
+
+    switch_candidates: str = option("attention,ffn,token", "what may be skipped, joined by commas (section 3.1)")
+    switch_scope: str = option("encoder,decoder", "where it may be skipped, joined by commas (Table 7)")
+    switch_per_layer: bool = option(
+        False, "decide each encoder layer from the output of the layer before it, not all from the first (Table 11)"
+    )
+    switch_split_attention: bool = option(
+        False, "give a decoder layer's cross-attention a decision of its own; by default it goes with self-attention"
+    )
+    switch_policy_dim: int = option(128, "width of the policy network's hidden layer")
+
+
+@dataclass
+class LearningOptions(FairseqDataclass):
+    """Options of the criterion: how the policy learns (section 3.3)."""
+
+    policy_rule: str = option(
+        "quality",
+        "weights of the quality and cost gradients: quality (least cost within a bound on the loss), budget (best "
+        "quality within --policy-flops-budget), eq7 (as printed in the paper), fixed (--policy-lambda)",
+    )
+    policy_lr: float = option(
+        2e-4, "learning rate of the policy's own Adam; 2e-4 suits thousands of updates, 2e-3 a few hundred"
+    )
+    policy_total_updates: int = field(
+        default=II("optimization.max_update"),
+        metadata={
+            "help": "updates over which --policy-lr falls to 0, the last tenth of them at 0 (default: --max-update; "
+            "0 = constant)"
+        },
+    )
+    policy_quality_slack: float = option(
+        0.05, "rule quality: the greedy path's loss may exceed the keep-all path's by this share of it"
+    )
+    policy_quality_slack_nats: float = option(0.0, "rule quality: and by this many nats a token")
+    policy_flops_budget: float = option(0.7, "rule budget: share of the keep-all FLOPs to stay within, in (0, 1]")
+    policy_lambda: float = option(0.2, "rule fixed: the constant weight of the cost (Table 8 has 0.2, 1.0, 1.5)")
+    policy_decisions: str = option(
+        "learned", "path the model is trained on: learned (sampled from the policy), random (Table 8), keep-all"
+    )
+    policy_random_keep: float = option(0.8, "keep probability of --policy-decisions random, in [0, 1]")
+    policy_floor: float = option(0.02, "no decision is sampled with less than this probability, in [0, 0.14)")
+    policy_keep_all_share: float = option(
+        0.25, "share of the inputs that train the model on the keep-all path and measure its loss, in [0, 1]"
+    )
+    policy_statistics_inputs: int = option(
+        3000, "training inputs that standardize the policy's features before it starts to learn"
+    )
+    policy_cost_beam: int = option(4, "beam size for which the cost of a path is estimated in training and validation")
+    policy_seed: int = field(
+        default=II("common.seed"), metadata={"help": "seed of the sampled decisions (default: --seed)"}
+    )
+
+
+@dataclass
+class RunOptions(FairseqDataclass):
+    """Options of the task: what a trained model runs in generation and validation."""
+
+    switch_decisions: str = option(
+        "greedy",
+        "greedy (the policy's most likely), keep-all, random, shuffled (greedy ones permuted across the inputs of the "
+        "run: shows whether the policy reads its input), or a JSON FILE of forced decisions",
+    )
+    switch_random_keep: float = option(0.8, "keep probability of --switch-decisions random, in [0, 1]")
+    switch_report: Optional[str] = option(None, "write what was skipped and saved in generation to this JSON file")
+    switch_seed: int = field(
+        default=II("common.seed"), metadata={"help": "seed of random and shuffled decisions (default: --seed)"}
+    )
+
+
+@dataclass
+class LexicoPolicyCriterionConfig(LearningOptions):
+    """The criterion's options: ours and those of fairseq's own label-smoothed criterion."""
+
+    label_smoothing: float = option(0.0, "epsilon of label smoothing, 0 = none")
+    sentence_avg: bool = II("optimization.sentence_avg")
+
+
+@dataclass
+class SwitchableTaskConfig(TranslationConfig, RunOptions):
+    """The task's options: the translation task's and ours."""
+
+
+@dataclass
+class SwitchConfig(DecisionOptions, LearningOptions, RunOptions):
+    """All options, for documentation."""
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def options_table() -> str:
+    """The options as a Markdown table, as README shows them."""
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for part in (DecisionOptions, LearningOptions, RunOptions):
+        for item in fields(part):
+            if item.name.startswith("_"):
+                continue
+            default = {None: "none", False: "off"}.get(item.default, item.default)
+            shown = "" if str(default).startswith("${") else f"`{default}`"
+            lines.append(f"| `{flag(item.name)}` | {shown} | {item.metadata['help']} |")
+    return "\n".join(lines)
+
+
+def build_space(options: Any, encoder_layers: int, decoder_layers: int) -> DecisionSpace:
+    """The decision space the model's options describe.
+
+    Raises:
+        UserError: unknown candidate or scope, or an encoder of one layer.
+    """
+    try:
+        return DecisionSpace(
+            encoder_layers,
+            decoder_layers,
+            split_names(options.switch_candidates),
+            split_names(options.switch_scope),
+            bool(options.switch_split_attention),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def build_rule(options: LearningOptions) -> Union[QualityRule, BudgetRule, Eq7Rule, FixedRule]:
+    """The weight rule that --policy-rule names, after `check_learning_options`."""
+    return {
+        "quality": QualityRule(),
+        "budget": BudgetRule(options.policy_flops_budget),
+        "eq7": Eq7Rule(),
+        "fixed": FixedRule(options.policy_lambda),
+    }[options.policy_rule]
+
+
+def check_learning_options(options: LearningOptions) -> None:
+    """Refuse values that cannot be meant, before anything is loaded.
+
+    Raises:
+        UserError: naming the flag and what it takes.
+    """
+    check_choice("policy_rule", options.policy_rule, RULES)
+    check_choice("policy_decisions", options.policy_decisions, TRAINING_DECISIONS)
+    check_range("policy_flops_budget", options.policy_flops_budget, "in (0, 1]", lambda value: 0 < value <= 1)
+    check_range("policy_floor", options.policy_floor, "in [0, 0.14)", lambda value: 0 <= value < 0.14)
+    for name in ("policy_random_keep", "policy_keep_all_share"):
+        check_range(name, getattr(options, name), "in [0, 1]", lambda value: 0 <= value <= 1)
+    for name in ("policy_lr", "policy_lambda", "policy_statistics_inputs"):
+        check_range(name, getattr(options, name), "0 or more", lambda value: 0 <= value < math.inf)
+    for name in ("policy_quality_slack", "policy_quality_slack_nats"):
+        check_range(name, getattr(options, name), "a finite number", math.isfinite)
+    check_range("policy_cost_beam", options.policy_cost_beam, "1 or more", lambda value: value >= 1)
+
+
+def check_range(name: str, value: float, expected: str, holds: Any) -> None:
+    """Raise a UserError naming the flag unless ``holds(value)``."""
+    if not holds(value):
+        raise UserError(f"{flag(name)} {value} must be {expected}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a UserError naming the flag unless ``value`` is one of ``choices``."""
+    try:
+        check_names(flag(name), (value,), choices)
+    except ValueError:
+        raise UserError(f"{flag(name)} {value!r} is unknown; choose from {', '.join(choices)}") from None
+
+

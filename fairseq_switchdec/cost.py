@@ -1,0 +1,164 @@
+"""The cost model (SPEC: "FLOPs"): 2 x multiply-accumulates of every matrix product that a path runs.
+
+Counted for the real lengths of each input: projections, scores, context, feed-forward, output projection and policy;
+encoder tokens after dropping; decoder steps x beam. ``cost`` in (0, 1] is a path's FLOPs over those of the same
+input's keep-all path with the same output length; it is the *computation* of Eq. 4 and what Tables 2 to 5 report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .decisions import NUM_TOKEN_STRATEGIES, Decisions
+from .tokens import num_dropped
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The sizes of an encoder-decoder that its FLOPs depend on."""
+
+    encoder_layers: int
+    decoder_layers: int
+    encoder_dim: int
+    decoder_dim: int
+    encoder_ffn_dim: int
+    decoder_ffn_dim: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The lengths of a batch of inputs, int64 (B,) each, on the CPU.
+
+    Attributes:
+        source: real source tokens, ``<s>`` and ``</s>`` among them.
+        content: those that may be dropped.
+        target: output tokens, ``</s>`` among them: decoding steps.
+        beam: hypotheses an input is decoded with.
+        incremental: step by step with cached keys (generation), or all positions at once (teacher forcing).
+    """
+
+    source: Tensor
+    content: Tensor
+    target: Tensor
+    beam: int = 1
+    incremental: bool = True
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Decisions as numbers, so that expected decisions can be priced as well as real ones.
+
+    Attributes:
+        attention: (B, L) share of running, in [0, 1].
+        ffn: (B, L).
+        cross_attention: (B, Ld).
+        source: (B,) source tokens that the layers after the first see.
+    """
+
+    attention: Tensor
+    ffn: Tensor
+    cross_attention: Tensor
+    source: Tensor
+
+    @classmethod
+    def of(cls, decisions: Decisions, lengths: Lengths) -> Keep:
+        """The numbers of real decisions."""
+        dropped = num_dropped(lengths.content, decisions.token_strategy)
+        attention, ffn, cross_attention, _ = decisions.tensors()
+        return cls(attention.double(), ffn.double(), cross_attention.double(), (lengths.source - dropped).double())
+
+    @classmethod
+    def uniform(cls, geometry: Geometry, lengths: Lengths, share: float, token_strategy: int = 0) -> Keep:
+        """Every sublayer runs with probability ``share``; the first encoder layer always."""
+        batch = lengths.source.numel()
+        layers = torch.full((batch, geometry.encoder_layers + geometry.decoder_layers), share, dtype=torch.double)
+        layers[:, 0] = 1
+        cross_attention = layers[:, geometry.encoder_layers :]
+        strategy = torch.full((batch,), token_strategy, dtype=torch.long)
+        source = lengths.source - num_dropped(lengths.content, strategy)
+        return cls(layers, layers, cross_attention, source.double())
+
+
+def flops(geometry: Geometry, keep: Keep, lengths: Lengths, policy_flops: int = 0) -> Tensor:
+    """FLOPs of each input's path: float64 (B,).
+
+    ``policy_flops`` is added where the policy made the decisions (`SwitchPolicy.flops`).
+    """
+    g, beam = geometry, lengths.beam
+    target, full_source = lengths.target.double(), lengths.source.double()
+    # Encoder: the first layer sees all tokens, the others the kept ones.
+    source = keep.source.unsqueeze(1).repeat(1, g.encoder_layers)
+    source[:, 0] = full_source
+    attention = source * 4 * g.encoder_dim**2 + 2 * source**2 * g.encoder_dim
+    feed_forward = source * 2 * g.encoder_dim * g.encoder_ffn_dim
+    macs = (keep.attention[:, : g.encoder_layers] * attention).sum(1)
+    macs += (keep.ffn[:, : g.encoder_layers] * feed_forward).sum(1)
+    # Decoder: keys seen by all steps together; the keys and values of the source are projected once an input.
+    keys = target * (target + 1) / 2 if lengths.incremental else target**2
+    self_attention = beam * (target * 4 * g.decoder_dim**2 + 2 * keys * g.decoder_dim)
+    cross_attention = beam * target * (2 * g.decoder_dim**2 + 2 * keep.source * g.decoder_dim)
+    cross_attention += keep.source * 2 * g.encoder_dim * g.decoder_dim
+    feed_forward = beam * target * 2 * g.decoder_dim * g.decoder_ffn_dim
+    macs += keep.attention[:, g.encoder_layers :].sum(1) * self_attention
+    macs += keep.cross_attention.sum(1) * cross_attention
+    macs += keep.ffn[:, g.encoder_layers :].sum(1) * feed_forward
+    macs += beam * target * g.decoder_dim * g.vocabulary
+    return 2 * macs + policy_flops
+
+
+def cost(geometry: Geometry, decisions: Decisions, lengths: Lengths, policy_flops: int = 0) -> Tensor:
+    """Each input's FLOPs as a share of its keep-all path's: float64 (B,) in (0, 1]."""
+    path = flops(geometry, Keep.of(decisions, lengths), lengths, policy_flops)
+    return path / flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths, policy_flops)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Shares of what each input skips (Table 10), float64 (B,): of attention and of feed-forward sublayers over all
+    layers, and of source tokens."""
+
+    attention: Tensor
+    ffn: Tensor
+    tokens: Tensor
+
+    @classmethod
+    def of(cls, decisions: Decisions, lengths: Lengths) -> Skipped:
+        """The shares of real decisions."""
+        attention = decisions.attention_keep.double()
+        decoder_layers = decisions.cross_attention_keep.size(1)
+        if decoder_layers:  # a decoder layer's attention is its self- and its cross-attention
+            attention[:, -decoder_layers:] += decisions.cross_attention_keep
+            attention[:, -decoder_layers:] /= 2
+        dropped = num_dropped(lengths.content, decisions.token_strategy)
+        return cls(1 - attention.mean(1), 1 - decisions.ffn_keep.double().mean(1), dropped / lengths.source)
+
+
+def expected_random_cost(geometry: Geometry, lengths: Lengths, keep: float) -> float:
+    """Expected mean cost of `policy.random_decisions` with keep probability ``keep`` and everything open."""
+    full = flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths)
+    expected = torch.zeros_like(full)
+    for strategy in range(NUM_TOKEN_STRATEGIES):
+        probability = keep if strategy == 0 else (1 - keep) / (NUM_TOKEN_STRATEGIES - 1)
+        expected += probability * flops(geometry, Keep.uniform(geometry, lengths, keep, strategy), lengths) / full
+    return float(expected.mean())
+
+
+def keep_probability_for_cost(geometry: Geometry, lengths: Lengths, target_cost: float) -> float:
+    """The keep probability at which random decisions cost ``target_cost`` on average.
+
+    Raises:
+        ValueError: when even probability 0 costs more, since some of the model always runs.
+    """
+    expected: Callable[[float], float] = lambda keep: expected_random_cost(geometry, lengths, keep)  # noqa: E731
+    low, high = 0.0, 1.0
+    if target_cost < expected(low):
+        raise ValueError(f"no random decisions cost {target_cost:.3f}: what always runs costs {expected(low):.3f}")
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if expected(middle) < target_cost else (low, middle)
+    return (low + high) / 2

@@ -1,0 +1,271 @@
+"""``--criterion lexico_policy_criterion``: Algorithm 1's two losses from one pass over a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
+from fairseq.logging import metrics
+from torch import Tensor
+
+from ..config import LexicoPolicyCriterionConfig, build_rule, check_learning_options
+from ..cost import Lengths, Skipped, cost
+from ..decisions import Decisions
+from ..errors import UserError
+from ..policy import Chooser, input_uniforms, random_decisions
+from ..rl import Evidence, PolicyLearner, SampledChooser, Weights, score_function_gradients
+
+
+@dataclass(frozen=True)
+class PathLoss:
+    """The loss of a batch under its decisions.
+
+    Attributes:
+        total: label-smoothed loss summed over tokens, the loss that trains the model.
+        nll: (B,), negative log-likelihood in nats a token: the quality of each input (lower is better), detached.
+        tokens: int64 (B,), target tokens.
+        decisions: the path.
+        features: (B, stages, D) that the policy read, or None.
+    """
+
+    total: Tensor
+    nll: Tensor
+    tokens: Tensor
+    decisions: Decisions
+    features: Tensor | None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One training batch: what trains the model, what trains the policy, what is logged."""
+
+    loss: Tensor
+    sample_size: int
+    log: dict[str, Any]
+    evidence: Evidence | None
+
+
+@register_criterion("lexico_policy_criterion", dataclass=LexicoPolicyCriterionConfig)
+class LexicoPolicyCriterion(FairseqCriterion):
+    """Trains the model on sampled paths, and gathers the policy's gradients on the way.
+
+    In training, `rollout` measures each input's sampled path (with gradient) and its greedy path (without, the
+    self-critical baseline). A share of the inputs takes the keep-all path instead of a sampled one: it keeps the full
+    model good and its loss bounds the greedy path's. In validation, the criterion reports the greedy path (or what
+    ``--switch-decisions`` asks for) and the keep-all path beside it.
+
+    Raises:
+        UserError: options that cannot be meant, a task or a model that does not switch.
+    """
+
+    def __init__(self, cfg: LexicoPolicyCriterionConfig, task: Any):
+        super().__init__(task)
+        check_learning_options(cfg)
+        if not hasattr(task, "run_decisions"):
+            raise UserError("--criterion lexico_policy_criterion needs --task switchable_task")
+        self.cfg = cfg
+        self.learner: PolicyLearner | None = None
+        self.weights = Weights(1.0, 1.0)
+
+    def train(self, mode: bool = True) -> LexicoPolicyCriterion:
+        """fairseq's trainer calls this once before an update's first micro-batch, also after an update that was skipped
+        because its gradients overflowed: what that one gathered is forgotten.
+        """
+        if self.learner is not None:
+            self.learner.reset()
+        return super().train(mode)
+
+    def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
+        """fairseq's call: loss, sample size, logging output."""
+        if model.training:
+            rollout = self.rollout(model, sample, update_num=0)
+            return rollout.loss, rollout.sample_size, rollout.log
+        path = self.path_loss(model, sample, self.task.run_decisions(model, sample))
+        keep_all = self.path_loss(model, sample, model.encoder.space.keep_all(len(path.decisions)))
+        log = self.log_path(model, sample, path) | self.log_keep_all(keep_all, slice(None))
+        return path.total, log["sample_size"], log | {"nll_loss": (path.nll * path.tokens).sum()}
+
+    def rollout(self, model: Any, sample: dict[str, Any], update_num: int) -> Rollout:
+        """Algorithm 1's evidence from one micro-batch.
+
+        Args:
+            sample: with ``id``, on which the sampled decisions depend besides the seed and ``update_num``.
+        """
+        self.require_switchable(model)
+        space, options = model.encoder.space, self.cfg
+        uniforms = input_uniforms(options.policy_seed, update_num, sample["id"], space.num_sublayers + 2)
+        keep_all = uniforms[:, -1] < options.policy_keep_all_share
+        sampled = self.path_loss(model, sample, self.training_decisions(space, uniforms[:, :-1], keep_all))
+        log: dict[str, Any] = {"nll_loss": (sampled.nll * sampled.tokens).sum()}
+        evidence = None
+        shown = sampled
+        if options.policy_decisions == "learned":
+            with torch.no_grad():
+                shown = self.path_loss(model, sample, self.greedy_decisions(model, sampled))
+            evidence = self.gather(model, sample, sampled, shown, ~keep_all, log)
+        log |= self.log_keep_all(sampled, keep_all.to(sampled.nll.device))
+        log |= self.log_path(model, sample, shown)
+        log["loss"] = sampled.total.detach()
+        return Rollout(sampled.total, log["sample_size"], log, evidence)
+
+    def training_decisions(self, space: Any, uniforms: Tensor, keep_all: Tensor) -> Decisions | Chooser:
+        """What ``--policy-decisions`` trains the model on."""
+        choice = self.cfg.policy_decisions
+        if choice == "learned":
+            return SampledChooser(uniforms, keep_all, self.cfg.policy_floor)
+        if choice == "random":
+            return random_decisions(space, uniforms.masked_fill(keep_all.unsqueeze(1), 0), self.cfg.policy_random_keep)
+        return space.keep_all(len(keep_all))
+
+    def greedy_decisions(self, model: Any, sampled: PathLoss) -> Decisions | None:
+        """The greedy path of the same inputs; later stages read what the greedy path itself computes (None)."""
+        if model.encoder.policy.per_layer:
+            return None
+        keep, tokens = model.encoder.policy(sampled.features).greedy()
+        return model.encoder.space.decisions(keep, tokens)
+
+    def gather(
+        self, model: Any, sample: dict[str, Any], sampled: PathLoss, greedy: PathLoss, explored: Tensor, log: dict[str, Any]
+    ) -> Evidence:
+        """The policy's evidence: advantages over the greedy path (Eq. 5), and the constraint's value.
+
+        Args:
+            explored: bool (B,), inputs on a sampled path; the others ran the keep-all path.
+            log: gets the entropy, the reward and the advantage's moments.
+        """
+        policy, options = model.encoder.policy, self.cfg
+        lengths = self.lengths(model, sample, sampled)
+        costs = [cost(model.geometry, path.decisions, lengths, policy.flops()) for path in (sampled, greedy)]
+        sampled_cost, greedy_cost = (value.to(sampled.nll) for value in costs)
+        rows = explored.to(sampled.nll.device)
+        advantages = torch.stack([sampled.nll - greedy.nll, sampled_cost - greedy_cost], dim=1) * rows.unsqueeze(1)
+        assert sampled.features is not None
+        gradients = score_function_gradients(
+            policy, sampled.features, sampled.decisions, advantages, options.policy_floor
+        )
+        bound = sampled.nll * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
+        # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
+        ratio = self.weights.cost / max(self.weights.quality, 1e-8)
+        advantage = -(advantages[:, 0] + ratio * advantages[:, 1])
+        log["sampled"] = int(explored.sum())
+        log["reward"] = -((sampled.nll + ratio * sampled_cost) * rows).sum()
+        log["advantage"] = advantage.sum()
+        log["advantage_square"] = advantage.square().sum()
+        log["entropy"] = policy(sampled.features).entropy(policy.space).sum()
+        return Evidence(
+            gradients=gradients,
+            sampled=log["sampled"],
+            violation=float(((greedy.nll - bound) * ~rows).sum()),
+            compared=int((~explored).sum()),
+            quality=float(greedy.nll.sum()),
+            cost=float(greedy_cost.sum()),
+            inputs=len(rows),
+            features=sampled.features,
+        )
+
+    def policy_step(self, model: Any, update_num: int) -> None:
+        """theta <- theta - gamma e (Eq. 6), at the end of an update; every rank calls."""
+        if self.cfg.policy_decisions != "learned":
+            return
+        learner = self.policy_learner(model)
+        logged = learner.step(self.learning_rate(update_num), self.task.sum_over_ranks)
+        if logged:
+            self.weights = Weights(logged["weight_quality"], logged["weight_cost"])
+        for name, value in logged.items():
+            metrics.log_scalar(f"policy_{name}", value, round=4)
+
+    def policy_learner(self, model: Any) -> PolicyLearner:
+        """The learner, made when the model is on its device and a checkpoint has been loaded."""
+        if self.learner is None:
+            rule = build_rule(self.cfg)
+            policy, state = model.encoder.policy, model.learner_state
+            self.learner = PolicyLearner(policy, state, rule, self.cfg.policy_statistics_inputs)
+        return self.learner
+
+    def learning_rate(self, update_num: int) -> float:
+        """gamma_t: falls linearly to 0, which it reaches at 90 % of training, so that the model settles on its paths."""
+        total = self.cfg.policy_total_updates
+        if not total or total <= 0:
+            return self.cfg.policy_lr
+        return self.cfg.policy_lr * max(0.0, 1 - update_num / (0.9 * total))
+
+    def path_loss(self, model: Any, sample: dict[str, Any], decisions: Decisions | Chooser | None) -> PathLoss:
+        """Run a batch on the path that ``decisions`` say (None = greedy)."""
+        output = model(**sample["net_input"], decisions=decisions)
+        log_probs = model.get_normalized_probs(output, log_probs=True)
+        target = model.get_targets(sample, output)
+        smoothed, nll = label_smoothed_nll_loss(
+            log_probs, target, self.cfg.label_smoothing, ignore_index=self.padding_idx, reduce=False
+        )
+        tokens = target.ne(self.padding_idx).sum(1)
+        per_input = nll.detach().float().reshape(len(target), -1).sum(1) / tokens
+        return PathLoss(smoothed.sum(), per_input, tokens, output[1]["decisions"], output[1]["features"])
+
+    def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
+        """What the cost of generating this batch's targets depends on."""
+        return model.encoder.lengths(sample["net_input"]["src_tokens"], path.tokens, self.cfg.policy_cost_beam)
+
+    def log_path(self, model: Any, sample: dict[str, Any], path: PathLoss) -> dict[str, Any]:
+        """Sums over a batch of the loss, the cost and the skipped shares of a path."""
+        lengths = self.lengths(model, sample, path)
+        skipped = Skipped.of(path.decisions, lengths)
+        inputs = len(path.decisions)
+        return {
+            "loss": path.total.detach(),
+            "path_nll_loss": (path.nll * path.tokens).sum(),
+            "ntokens": sample["ntokens"],
+            "nsentences": inputs,
+            "sample_size": inputs if self.cfg.sentence_avg else sample["ntokens"],
+            "cost": cost(model.geometry, path.decisions, lengths, model.encoder.policy.flops()).sum(),
+            "attention_skipped": skipped.attention.sum(),
+            "ffn_skipped": skipped.ffn.sum(),
+            "tokens_dropped": skipped.tokens.sum(),
+        }
+
+    def log_keep_all(self, path: PathLoss, rows: Any) -> dict[str, Any]:
+        """Sums over the inputs, chosen by ``rows``, that ran the keep-all path."""
+        tokens = path.tokens[rows]
+        return {"keep_all_nll_loss": (path.nll[rows] * tokens).sum(), "keep_all_tokens": tokens.sum()}
+
+    def require_switchable(self, model: Any) -> None:
+        """Refuse a model without a policy."""
+        if not hasattr(model.encoder, "policy"):
+            raise UserError("--criterion lexico_policy_criterion needs --arch switchable_bart (or _base, _tiny)")
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """All logged values are sums."""
+        return True
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
+        """Aggregate a batch's or an epoch's logging outputs. Losses are in bits a token, as fairseq's."""
+
+        def total(key: str) -> float:
+            return float(utils.item(sum(log.get(key, 0) for log in logging_outputs)))
+
+        def log_ratio(name: str, numerator: str, denominator: str, scale: float = 1.0) -> None:
+            count = total(denominator)
+            if count > 0:
+                metrics.log_scalar(name, total(numerator) / count * scale, count, round=4)
+
+        bits = 1 / math.log(2)
+        log_ratio("loss", "loss", "sample_size", bits)
+        log_ratio("nll_loss", "nll_loss", "ntokens", bits)
+        log_ratio("greedy_nll_loss", "path_nll_loss", "ntokens", bits)
+        log_ratio("keep_all_nll_loss", "keep_all_nll_loss", "keep_all_tokens", bits)
+        for name in ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped"):
+            log_ratio(name, name, "nsentences")
+        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
+        if total("sampled") > 0:
+            log_ratio("policy_entropy", "entropy", "nsentences")
+            log_ratio("reward", "reward", "sampled")
+            mean = total("advantage") / total("sampled")
+            variance = total("advantage_square") / total("sampled") - mean**2
+            metrics.log_scalar("advantage_std", math.sqrt(max(variance, 0.0)), total("sampled"), round=4)

@@ -1,0 +1,1 @@
+"""What generation needs beyond fairseq's own sequence generator."""

@@ -1,0 +1,5 @@
+"""The switchable BART, as fairseq model ``switchable_bart``."""
+
+from .switchable_bart import SwitchableBARTModel
+
+__all__ = ["SwitchableBARTModel"]

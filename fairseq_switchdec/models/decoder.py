@@ -1,0 +1,110 @@
+"""BART's decoder with skippable sublayers, for training and for step-by-step generation."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+from fairseq.models import FairseqIncrementalDecoder
+from fairseq.modules import PositionalEmbedding
+from torch import Tensor, nn
+
+from ..modules import SwitchableDecoderLayer
+from ..modules.cache import DecoderCache
+from ..modules.checkpointing import run_layer
+from ..modules.layers import attention_mask, causal_mask
+
+CACHE = "switchable_decoder_cache"
+
+
+class SwitchableDecoder(FairseqIncrementalDecoder):
+    """Embeddings, the layers, the output projection. Tokens are never dropped here (section 3.1).
+
+    Args:
+        cfg: fairseq's ``TransformerConfig``.
+    """
+
+    def __init__(self, cfg: Any, dictionary: Any, embed_tokens: nn.Embedding):
+        super().__init__(dictionary)
+        self.register_buffer("version", torch.Tensor([3]))
+        self.embed_tokens = embed_tokens
+        self.padding_idx = embed_tokens.padding_idx
+        self.embed_scale = 1.0 if cfg.no_scale_embedding else cfg.decoder.embed_dim**0.5
+        self.max_target_positions = cfg.max_target_positions
+        self.embed_positions = PositionalEmbedding(
+            cfg.max_target_positions, cfg.decoder.embed_dim, self.padding_idx, learned=cfg.decoder.learned_pos
+        )
+        self.layernorm_embedding = nn.LayerNorm(cfg.decoder.embed_dim) if cfg.layernorm_embedding else None
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.encoder_layers = cfg.encoder.layers
+        self.layers = nn.ModuleList(
+            SwitchableDecoderLayer(cfg, cfg.encoder.layers + i, i) for i in range(cfg.decoder.layers)
+        )
+        self.output_projection = nn.Linear(cfg.decoder.embed_dim, len(dictionary), bias=False)
+        if cfg.share_decoder_input_output_embed:
+            self.output_projection.weight = embed_tokens.weight
+        self.checkpoint_activations = cfg.checkpoint_activations
+
+    def max_positions(self) -> int:
+        """Longest target, in tokens."""
+        return self.max_target_positions
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: Optional[dict[str, Any]] = None,
+        incremental_state: Optional[dict[str, Any]] = None,
+        features_only: bool = False,
+        **unused: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Decode, int64 (B x G, T); with an incremental state only the last position is computed.
+
+        Returns:
+            logits (B x G, T, V), or the top hidden states (B x G, T, D) with ``features_only``; and a dict with the
+            encoder's ``decisions`` and ``features``.
+        """
+        assert encoder_out is not None
+        x = self.extract_features(prev_output_tokens, encoder_out, incremental_state)
+        extra = {"attn": [None], "decisions": encoder_out["decisions"], "features": encoder_out["features"]}
+        return (x if features_only else self.output_layer(x)), extra
+
+    def extract_features(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict[str, Any],
+        incremental_state: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """The top layer's hidden states, (B x G, T, D)."""
+        source, source_mask = encoder_out["encoder_out"][0], attention_mask(encoder_out["encoder_padding_mask"][0])
+        decisions = encoder_out["decisions"]
+        beams = prev_output_tokens.size(0) // len(decisions)
+        positions = self.embed_positions(prev_output_tokens, incremental_state=incremental_state)
+        cache = None
+        if incremental_state is not None:
+            prev_output_tokens, positions = prev_output_tokens[:, -1:], positions[:, -1:]
+            if CACHE not in incremental_state:
+                layers = self.encoder_layers, len(self.layers)
+                incremental_state[CACHE] = DecoderCache(decisions, beams, *layers)
+            cache = incremental_state[CACHE]
+        x = self.embed_scale * self.embed_tokens(prev_output_tokens) + positions
+        if self.layernorm_embedding is not None:
+            x = self.layernorm_embedding(x)
+        x = self.dropout(x).unflatten(0, (-1, beams))
+
+        padding = prev_output_tokens.eq(self.padding_idx)
+        # On the right, as fairseq pads targets by default, causal attention hides padding from every real token.
+        mask = causal_mask(padding) if cache is None and bool(padding[:, 0].any()) else None
+        recompute = self.checkpoint_activations and self.training
+        for index, layer in enumerate(self.layers):
+            part = None if cache is None else cache.layers[index]
+            x = run_layer(layer, recompute, x, mask, source, source_mask, decisions, part)
+        return x.flatten(0, 1)
+
+    def output_layer(self, features: Tensor, **unused: Any) -> Tensor:
+        """Hidden states (..., D) to logits (..., V)."""
+        return self.output_projection(features)
+
+    def reorder_incremental_state(self, incremental_state: dict[str, Any], new_order: Tensor) -> None:
+        """fairseq's hook between decoding steps."""
+        if CACHE in incremental_state:
+            incremental_state[CACHE].reorder(new_order)

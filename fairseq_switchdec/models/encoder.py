@@ -1,0 +1,137 @@
+"""BART's encoder with skippable sublayers; it makes the decisions and drops the tokens (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+from fairseq.models import FairseqEncoder
+from fairseq.modules import PositionalEmbedding
+from torch import Tensor, nn
+
+from ..cost import Lengths
+from ..decisions import Decisions, DecisionSpace
+from ..modules import SwitchableEncoderLayer
+from ..modules.checkpointing import run_layer
+from ..modules.layers import attention_mask
+from ..policy import Chooser, SwitchPolicy, choose_greedy, pool
+from ..tokens import drop_tokens, kept_tokens
+
+
+class SwitchableEncoder(FairseqEncoder):
+    """Token and position embeddings, the first layer, the policy's decisions, token dropping, the other layers.
+
+    Args:
+        cfg: fairseq's ``TransformerConfig``.
+        space: which decisions are open.
+        policy: makes them.
+    """
+
+    def __init__(self, cfg: Any, dictionary: Any, embed_tokens: nn.Embedding, space: DecisionSpace, policy: SwitchPolicy):
+        super().__init__(dictionary)
+        self.register_buffer("version", torch.Tensor([3]))  # as in stock fairseq: old checkpoints are told by it
+        self.embed_tokens = embed_tokens
+        self.padding_idx = embed_tokens.padding_idx
+        self.embed_scale = 1.0 if cfg.no_scale_embedding else cfg.encoder.embed_dim**0.5
+        self.max_source_positions = cfg.max_source_positions
+        self.embed_positions = PositionalEmbedding(
+            cfg.max_source_positions, cfg.encoder.embed_dim, self.padding_idx, learned=cfg.encoder.learned_pos
+        )
+        self.layernorm_embedding = nn.LayerNorm(cfg.encoder.embed_dim) if cfg.layernorm_embedding else None
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.layers = nn.ModuleList(SwitchableEncoderLayer(cfg, cfg.encoder, i) for i in range(cfg.encoder.layers))
+        self.space = space
+        self.policy = policy
+        self.checkpoint_activations = cfg.checkpoint_activations
+
+    def max_positions(self) -> int:
+        """Longest source, in tokens."""
+        return self.max_source_positions
+
+    def forward_embedding(self, src_tokens: Tensor, token_embeddings: Tensor | None = None) -> Tensor:
+        """Token and position embeddings: int64 (B, S) to (B, S, D)."""
+        tokens = self.embed_tokens(src_tokens) if token_embeddings is None else token_embeddings
+        x = self.embed_scale * tokens + self.embed_positions(src_tokens)
+        if self.layernorm_embedding is not None:
+            x = self.layernorm_embedding(x)
+        return self.dropout(x)
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        return_all_hiddens: bool = False,
+        token_embeddings: Tensor | None = None,
+        decisions: Optional[Decisions | Chooser] = None,
+    ) -> dict[str, Any]:
+        """Encode a batch, int64 (B, S).
+
+        Args:
+            decisions: what every input runs, or how to choose it from the policy's distribution; None = greedily.
+
+        Returns:
+            ``encoder_out`` [(B, S', D)] and ``encoder_padding_mask`` [bool (B, S')] of the kept tokens, batch first;
+            ``decisions``; ``features`` (B, stages, D) that the policy read, None where decisions were given;
+            ``beams`` decoder rows an input, 1 until a generator expands the batch.
+        """
+        padding_mask = src_tokens.eq(self.padding_idx)
+        padding = padding_mask if padding_mask.any() else None
+        x = self.forward_embedding(src_tokens, token_embeddings)
+        if padding is not None:
+            x = x.masked_fill(padding.unsqueeze(-1), 0)
+
+        choose = None if isinstance(decisions, Decisions) else (decisions or choose_greedy)
+        decided = decisions if isinstance(decisions, Decisions) else self.space.keep_all(src_tokens.size(0))
+        features = []
+        for index, layer in enumerate(self.layers):
+            x = run_layer(layer, self.checkpoint_activations and self.training, x, attention_mask(padding), decided)
+            if choose is not None and index < len(self.policy.stages):
+                features.append(pool(x.detach(), padding))
+                decided = self.policy.decide(index, features[-1], choose, decided)
+            if index == 0 and bool(decided.token_strategy.any()):
+                x, padding = self.drop_tokens(x, src_tokens, decided)
+        if padding is None:
+            padding = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        return {
+            "encoder_out": [x],
+            "encoder_padding_mask": [padding],
+            "decisions": decided,
+            "features": torch.stack(features, dim=1) if features else None,
+            "beams": 1,
+        }
+
+    def content_mask(self, src_tokens: Tensor) -> Tensor:
+        """bool (B, S): tokens that may be dropped: neither padding nor ``<s>`` nor ``</s>``."""
+        specials = (self.padding_idx, self.dictionary.bos(), self.dictionary.eos())
+        return torch.stack([src_tokens.ne(special) for special in specials]).all(0)
+
+    def lengths(self, src_tokens: Tensor, target: Tensor, beam: int, incremental: bool = True) -> Lengths:
+        """What the cost model needs to know of a batch, (B, S), and its int64 (B,) target lengths."""
+        source = src_tokens.ne(self.padding_idx).sum(1).cpu()
+        return Lengths(source, self.content_mask(src_tokens).sum(1).cpu(), target.cpu(), beam, incremental)
+
+    def drop_tokens(self, x: Tensor, src_tokens: Tensor, decisions: Decisions) -> tuple[Tensor, Tensor | None]:
+        """Hidden states and padding mask (None = no padding) of the tokens that stay."""
+        content = self.content_mask(src_tokens)
+        special = src_tokens.ne(self.padding_idx) & ~content
+        x, padding = drop_tokens(x, kept_tokens(content, special, decisions.token_strategy.to(x.device)))
+        return x, padding if padding.any() else None
+
+    def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
+        """Follow the generator, which first repeats every input for its hypotheses and later drops finished inputs.
+
+        Encoder states stay one an input: the decoder attends from all of an input's hypotheses to them at once.
+        """
+        batch, beams = len(encoder_out["decisions"]), encoder_out["beams"]
+        if new_order.numel() > batch * beams:
+            return {**encoder_out, "beams": new_order.numel() // batch}
+        inputs = new_order[::beams] // beams
+        if inputs.tolist() == list(range(batch)):
+            return encoder_out
+        return {
+            "encoder_out": [x.index_select(0, inputs) for x in encoder_out["encoder_out"]],
+            "encoder_padding_mask": [mask.index_select(0, inputs) for mask in encoder_out["encoder_padding_mask"]],
+            "decisions": encoder_out["decisions"].select(inputs.cpu()),
+            "features": None,
+            "beams": beams,
+        }

@@ -1,0 +1,7 @@
+"""Transformer layers whose sublayers can be skipped, with the parameter names of fairseq's BART."""
+
+from .attention import Attention
+from .layers import SwitchableDecoderLayer, SwitchableEncoderLayer
+from .skipping import run_rows
+
+__all__ = ["Attention", "SwitchableDecoderLayer", "SwitchableEncoderLayer", "run_rows"]

@@ -1,0 +1,196 @@
+"""The policy's side of Algorithm 1: accumulate an update's evidence, weigh it by a rule, take one Adam step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+
+from ..policy import SwitchPolicy
+from .rules import Observation, Weights
+
+#: Decay of the averages over updates of the gradients and of the constraint.
+AVERAGE_DECAY = 0.9
+ADAM_BETAS = (0.9, 0.98)
+
+
+class LearnerState(nn.Module):
+    """What the learner must not forget between a checkpoint and its resumption, as buffers saved with the model.
+
+    (fairseq saves a task's state but does not load it back on resuming.) ``P`` policy parameters, ``K`` stages,
+    ``D`` features.
+    """
+
+    def __init__(self, policy: SwitchPolicy):
+        super().__init__()
+        parameters = sum(parameter.numel() for parameter in policy.parameters())
+        self.register_buffer("adam_step", torch.zeros(()))
+        self.register_buffer("exp_avg", torch.zeros(parameters))
+        self.register_buffer("exp_avg_sq", torch.zeros(parameters))
+        self.register_buffer("gradient_average", torch.zeros(2, parameters))  # g_q, g_c
+        self.register_buffer("constraint_average", torch.zeros(3))  # q - c, q, cost
+        self.register_buffer("averaged_updates", torch.zeros(()))
+        self.register_buffer("best_quality", torch.full((), float("inf")))
+        self.register_buffer("feature_sum", torch.zeros_like(policy.feature_mean))
+        self.register_buffer("feature_square_sum", torch.zeros_like(policy.feature_mean))
+        self.register_buffer("feature_count", torch.zeros(()))
+
+    _apply = SwitchPolicy._apply
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one micro-batch adds to an update; sums over its inputs, so that any split of a batch adds up to the same.
+
+    Attributes:
+        gradients: (2, P), sums of advantage x grad log pi for quality and for cost, over ``sampled`` inputs.
+        sampled: inputs whose loss was measured on a sampled path.
+        violation: sum of q - c over the ``compared`` inputs, whose keep-all loss is known.
+        compared: number of those.
+        quality: sum of the greedy path's loss, nats a token, over ``inputs``.
+        cost: sum of the greedy path's cost over ``inputs``.
+        inputs: all inputs of the micro-batch.
+        features: (inputs, K, D).
+    """
+
+    gradients: Tensor
+    sampled: int
+    violation: float
+    compared: int
+    quality: float
+    cost: float
+    inputs: int
+    features: Tensor
+
+    def totals(self) -> Tensor:
+        """Everything in one float32 vector that can be added up over micro-batches and ranks."""
+        features = self.features.float()
+        scalars = (self.sampled, self.violation, self.compared, self.quality, self.cost, self.inputs)
+        parts = (self.gradients, features.sum(0), features.square().sum(0))
+        scalar_tensor = torch.tensor(scalars, dtype=torch.float32, device=features.device)
+        return torch.cat([scalar_tensor, *(part.flatten() for part in parts)])
+
+
+class PolicyLearner:
+    """theta <- theta - gamma * e (Eq. 6), with gradients of the whole effective batch.
+
+    Args:
+        policy: its parameters are moved in place.
+        state: averages and optimizer moments, see `LearnerState`.
+        rule: weights of the two gradients (`fairseq_switchdec.rl.rules`).
+        statistics_inputs: the policy stands still until its features are standardized by this many training inputs.
+    """
+
+    def __init__(
+        self,
+        policy: SwitchPolicy,
+        state: LearnerState,
+        rule: Callable[[Observation], Weights],
+        statistics_inputs: int = 3000,
+    ):
+        self.policy = policy
+        self.state = state
+        self.rule = rule
+        self.statistics_inputs = statistics_inputs
+        self.totals: Tensor | None = None
+        self.flat = nn.Parameter(parameters_to_vector(policy.parameters()).detach().clone())
+        self.adam = torch.optim.Adam([self.flat], betas=ADAM_BETAS)
+        # Adam moves these in place, so the buffers are its state, saved and restored with the model.
+        self.adam.state[self.flat] = {
+            "step": state.adam_step,
+            "exp_avg": state.exp_avg,
+            "exp_avg_sq": state.exp_avg_sq,
+        }
+
+    def reset(self) -> None:
+        """Forget what was accumulated: a new update begins (or the last one was skipped)."""
+        self.totals = None
+
+    def accumulate(self, evidence: Evidence) -> None:
+        """Add one micro-batch's evidence."""
+        totals = evidence.totals()
+        self.totals = totals if self.totals is None else self.totals + totals
+
+    def step(self, learning_rate: float, all_reduce: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
+        """End an update: add up all ranks, weigh the gradients, move the policy.
+
+        Args:
+            learning_rate: gamma_t.
+            all_reduce: sum of a float32 vector over all ranks; every rank must call.
+
+        Returns:
+            the rule's weights, gradient norms and constraint, for logging; empty while statistics are gathered.
+        """
+        totals = self.totals
+        if totals is None:  # a rank whose micro-batches were all dummies still takes part
+            totals = torch.zeros(self._totals_size(), device=self.flat.device)
+        self.reset()
+        if all_reduce is not None:
+            totals = all_reduce(totals)
+        sampled, violation, compared, quality, cost, inputs = totals[:6].tolist()
+        if inputs == 0:
+            return {}
+        gradients, feature_sum, feature_square_sum = self._split(totals[6:])
+        if self.state.feature_count < self.statistics_inputs:
+            self._gather_statistics(inputs, feature_sum, feature_square_sum)
+            return {}
+        self._average(gradients / max(sampled, 1), violation / max(compared, 1), quality / inputs, cost / inputs)
+        seen = self._observation()
+        weights = self.rule(seen)
+        self._move(weights.quality * seen.quality_gradient + weights.cost * seen.cost_gradient, learning_rate)
+        return {
+            "weight_quality": weights.quality,
+            "weight_cost": weights.cost,
+            "violation": seen.quality_violation,
+            "gradient_quality": float(seen.quality_gradient.norm()),
+            "gradient_cost": float(seen.cost_gradient.norm()),
+        }
+
+    def _totals_size(self) -> int:
+        return 6 + 2 * self.flat.numel() + 2 * self.state.feature_sum.numel()
+
+    def _split(self, totals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parameters, features = 2 * self.flat.numel(), self.state.feature_sum.numel()
+        gradients, feature_sum, feature_square_sum = totals.split([parameters, features, features])
+        shape = self.state.feature_sum.shape
+        return gradients.view(2, -1), feature_sum.view(shape), feature_square_sum.view(shape)
+
+    def _gather_statistics(self, inputs: float, feature_sum: Tensor, feature_square_sum: Tensor) -> None:
+        state, policy = self.state, self.policy
+        state.feature_sum += feature_sum
+        state.feature_square_sum += feature_square_sum
+        state.feature_count += inputs
+        if state.feature_count >= self.statistics_inputs:
+            mean = state.feature_sum / state.feature_count
+            variance = state.feature_square_sum / state.feature_count - mean.square()
+            policy.feature_mean.copy_(mean)
+            policy.feature_std.copy_(variance.clamp(min=1e-8).sqrt())
+
+    def _average(self, gradients: Tensor, violation: float, quality: float, cost: float) -> None:
+        state = self.state
+        constraint = torch.tensor([violation, quality, cost], device=state.constraint_average.device)
+        state.gradient_average.lerp_(gradients, 1 - AVERAGE_DECAY)
+        state.constraint_average.lerp_(constraint, 1 - AVERAGE_DECAY)
+        state.averaged_updates += 1
+
+    def _observation(self) -> Observation:
+        state = self.state
+        correction = 1 - AVERAGE_DECAY ** float(state.averaged_updates)  # the averages started at zero
+        quality_gradient, cost_gradient = state.gradient_average / correction
+        violation, quality, cost = (state.constraint_average / correction).tolist()
+        state.best_quality.clamp_(max=quality)
+        return Observation(quality_gradient, cost_gradient, violation, quality, float(state.best_quality), cost)
+
+    @torch.no_grad()
+    def _move(self, direction: Tensor, learning_rate: float) -> None:
+        self.flat.copy_(parameters_to_vector(self.policy.parameters()))
+        self.flat.grad = direction
+        self.adam.param_groups[0]["lr"] = learning_rate
+        self.adam.step()
+        start = 0
+        for parameter in self.policy.parameters():  # copied: vector_to_parameters would make them views of one storage
+            parameter.copy_(self.flat[start : start + parameter.numel()].view_as(parameter))
+            start += parameter.numel()

@@ -1,0 +1,6 @@
+"""The fairseq tasks. ``--user-dir`` imports this folder, and with it everything else that fairseq finds by name."""
+
+from .. import criterions
+from .switchable_task import SwitchableTask
+
+__all__ = ["SwitchableTask", "criterions"]

@@ -1,0 +1,62 @@
+"""The seven token strategies (paper, section 3.1, "Token Candidate") and dropping by them.
+
+Strategy 0 keeps all; 1, 2, 3 drop the last 10, 20, 30 % of the tokens; 4, 5, 6 drop every 4th, 3rd, 2nd token
+(25, 33, 50 %). Percentages count *content*: never padding, ``<s>`` or ``</s>``, which always stay.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Percent dropped from the end by strategies 1, 2, 3, and stride of the dropped tokens by strategies 4, 5, 6.
+LAST_PERCENT = (10, 20, 30)
+UNIFORM_STRIDE = (4, 3, 2)
+
+
+def num_dropped(content_tokens: Tensor, token_strategy: Tensor) -> Tensor:
+    """How many of ``content_tokens`` (int64 (B,)) each input's strategy (int64 (B,)) drops: int64 (B,)."""
+    counts = [torch.zeros_like(content_tokens)]
+    counts += [content_tokens * percent // 100 for percent in LAST_PERCENT]
+    counts += [content_tokens // stride for stride in UNIFORM_STRIDE]
+    return torch.stack(counts, dim=1).gather(1, token_strategy.unsqueeze(1)).squeeze(1)
+
+
+def kept_tokens(content: Tensor, special: Tensor, token_strategy: Tensor) -> Tensor:
+    """Which positions stay.
+
+    Args:
+        content: bool (B, S), True at tokens that may be dropped.
+        special: bool (B, S), True at ``<s>`` and ``</s>``; positions in neither mask are padding.
+        token_strategy: int64 (B,).
+
+    Returns:
+        bool (B, S).
+    """
+    ordinal = content.cumsum(1)  # the content tokens of each input count 1, 2, 3, ...
+    total = ordinal[:, -1:]
+    dropped = num_dropped(total.squeeze(1), token_strategy).unsqueeze(1)
+    strategy = token_strategy.unsqueeze(1)
+    keep_prefix = ordinal <= total - dropped
+    stride = torch.tensor((1, 1, 1, 1, *UNIFORM_STRIDE), device=content.device)[strategy]
+    keep_uniform = ordinal % stride != 0
+    return special | (content & torch.where(strategy >= 4, keep_uniform, keep_prefix))
+
+
+def drop_tokens(x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Gather the kept positions of every input to the left of a shorter batch.
+
+    Args:
+        x: (B, S, D) hidden states.
+        kept: bool (B, S), at least one True an input.
+
+    Returns:
+        hidden states (B, S', D) with S' the most positions any input keeps, zero at padding; and the padding mask,
+        bool (B, S'), True = padding.
+    """
+    lengths = kept.sum(1)
+    width = int(lengths.max())
+    order = kept.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :width]
+    padding = torch.arange(width, device=x.device) >= lengths.unsqueeze(1)
+    gathered = x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.size(-1)))
+    return gathered.masked_fill(padding.unsqueeze(-1), 0), padding

@@ -1,0 +1,56 @@
+"""Installs fairseq_switchdec and, beside it, the .pth file that brings its compatibility fixes into stock fairseq."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.develop import develop
+from setuptools.command.install_data import install_data
+
+HERE = Path(__file__).resolve().parent
+
+
+class InstallBesidePackages(install_data):
+    """Installs data_files where the packages go: Python reads a .pth file there, and pip uninstall removes it."""
+
+    def finalize_options(self):
+        self.set_undefined_options("install", ("install_lib", "install_dir"), ("root", "root"), ("force", "force"))
+
+
+class DevelopThroughPip(develop):
+    """`setup.py develop`, and the old `pip install -e` that calls it, as a pip install that also handles data_files.
+
+    setuptools >= 80 does the same of its own.
+    """
+
+    def run(self):
+        options = ["--no-deps"] * bool(self.no_deps) + ["--user"] * bool(self.user)
+        options += ["--prefix", self.prefix] if self.prefix else []
+        subprocess.check_call(
+            [sys.executable, "-m", "pip", "install", "--use-pep517", *options, "--editable", str(HERE)]
+        )
+
+
+setup(
+    name="fairseq_switchdec",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "fairseq_switchdec/__init__.py").read_text()).group(1),
+    description="Switchable Decision (ICML 2024): BART in fairseq that skips sublayers and tokens, input by input",
+    packages=find_packages(include=["fairseq_switchdec", "fairseq_switchdec.*"]),
+    package_data={"fairseq_switchdec": ["compat/*.pth"]},
+    data_files=[("", ["fairseq_switchdec/compat/fairseq_switchdec.pth"])],
+    cmdclass={"install_data": InstallBesidePackages, "develop": DevelopThroughPip},
+    python_requires=">=3.9",
+    install_requires=[
+        "fairseq==0.12.2",  # the last release; the compat fixes and the checkpoint format are for this one
+        "torch>=2.0,<2.14",  # 2.0 brings scaled_dot_product_attention; 2.13 is the newest that was tested
+        "sacrebleu",
+        "rouge-score",
+    ],
+    extras_require={
+        "quickstart": ["tokenizers"],  # trains the quickstart's byte-level BPE
+        "rouge": ["files2rouge"],  # the perl ROUGE-1.5.5 of the paper's numbers
+        "test": ["pytest", "ruff", "mypy"],
+    },
+)
