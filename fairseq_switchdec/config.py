@@ -59,12 +59,8 @@ class LearningOptions(FairseqDataclass):
     policy_lr: float = option(
         2e-4, "learning rate of the policy's own Adam; 2e-4 suits thousands of updates, 2e-3 a few hundred"
     )
-    policy_total_updates: int = field(
-        default=II("optimization.max_update"),
-        metadata={
-            "help": "updates over which --policy-lr falls to 0, the last tenth of them at 0 (default: --max-update; "
-            "0 = constant)"
-        },
+    policy_total_updates: int = option(
+        0, "updates over which --policy-lr falls to 0, the last tenth of them at 0; 0 = --max-update"
     )
     policy_quality_slack: float = option(
         0.05, "rule quality: the greedy path's loss may exceed the keep-all path's by this share of it"
@@ -84,9 +80,8 @@ class LearningOptions(FairseqDataclass):
         3000, "training inputs that standardize the policy's features before it starts to learn"
     )
     policy_cost_beam: int = option(4, "beam size for which the cost of a path is estimated in training and validation")
-    policy_seed: int = field(
-        default=II("common.seed"), metadata={"help": "seed of the sampled decisions (default: --seed)"}
-    )
+    seed: int = II("common.seed")
+    max_update: int = II("optimization.max_update")
 
 
 @dataclass
@@ -100,9 +95,7 @@ class RunOptions(FairseqDataclass):
     )
     switch_random_keep: float = option(0.8, "keep probability of --switch-decisions random, in [0, 1]")
     switch_report: Optional[str] = option(None, "write what was skipped and saved in generation to this JSON file")
-    switch_seed: int = field(
-        default=II("common.seed"), metadata={"help": "seed of random and shuffled decisions (default: --seed)"}
-    )
+    seed: int = II("common.seed")
 
 
 @dataclass
@@ -133,11 +126,9 @@ def options_table() -> str:
     lines = ["| option | default | meaning |", "|---|---|---|"]
     for part in (DecisionOptions, LearningOptions, RunOptions):
         for item in fields(part):
-            if item.name.startswith("_"):
-                continue
-            default = {None: "none", False: "off"}.get(item.default, item.default)
-            shown = "" if str(default).startswith("${") else f"`{default}`"
-            lines.append(f"| `{flag(item.name)}` | {shown} | {item.metadata['help']} |")
+            if "help" in item.metadata:  # the others mirror options of fairseq's
+                default = {None: "none", False: "off"}.get(item.default, item.default)
+                lines.append(f"| `{flag(item.name)}` | `{default}` | {item.metadata['help']} |")
     return "\n".join(lines)
 
 

@@ -47,7 +47,7 @@ class DecisionDistribution:
         keep, tokens = self.probabilities(floor)
         if tokens is not None:
             steps = tokens.cumsum(1)[:, :-1].contiguous()
-            tokens = torch.searchsorted(steps, token_uniform.unsqueeze(1), right=True).squeeze(1)
+            tokens = torch.searchsorted(steps, token_uniform.unsqueeze(1).contiguous(), right=True).squeeze(1)
         return sublayer_uniforms < keep, tokens
 
     def log_prob(self, space: DecisionSpace, decisions: Decisions, floor: float) -> Tensor:
@@ -89,7 +89,14 @@ def choose_greedy(distribution: DecisionDistribution, columns: Tensor) -> tuple[
     return distribution.greedy()
 
 
-class SwitchPolicy(nn.Module):
+class Float32Module(nn.Module):
+    """A module that follows the model to its device, never to half precision."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: bool) -> Float32Module:
+        return super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), *args)
+
+
+class SwitchPolicy(Float32Module):
     """One-layer MLP with layer normalization and ReLU, a sigmoid head and a softmax head (section 3.2).
 
     It decides in *stages*. The paper's policy has one: everything is decided from the first encoder layer's output.
@@ -138,10 +145,6 @@ class SwitchPolicy(nn.Module):
         self.token_head.weight.zero_()
         self.token_head.bias.fill_(math.log((1 - INITIAL_KEEP_ALL_TOKENS) / (NUM_TOKEN_STRATEGIES - 1)))
         self.token_head.bias[0] = math.log(INITIAL_KEEP_ALL_TOKENS)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: bool) -> SwitchPolicy:
-        """Follow the model to its device, never to half precision."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), *args)
 
     def stage(self, index: int, features: Tensor) -> DecisionDistribution:
         """The distribution of one stage's decisions given its features, (B, D) in any float dtype."""

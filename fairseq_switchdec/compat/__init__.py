@@ -4,15 +4,15 @@ What each module mends, and for which versions:
 
     mutable_defaults   Python >= 3.11 refuses the config dataclasses of fairseq 0.12 and hydra 1.0
     hydra_plugins      Python >= 3.12 lacks what hydra 1.0 scans its plugins with
+    typing_io          Python >= 3.13 lacks a module that hydra 1.0 and its parser import
     checkpoints        torch >= 2.6 refuses fairseq's checkpoints; torch < 2.6 would execute whatever they hold
+    encoder_fastpath   torch >= 1.13 asks for an argument that fairseq's stock transformer does not give
     user_dir           fairseq ignores the tasks and models of a ``--user-dir`` package that is already imported
     spawn              a process that fairseq spawns starts without these fixes
 
 No fix touches another package: each acts on modules of fairseq and hydra alone, when those are imported (``imports``).
 ``startup`` brings the fixes into the stock commands, through the ``.pth`` file that is installed beside the package.
 """
-
-from __future__ import annotations
 
 _installed = False
 
@@ -27,7 +27,7 @@ def install() -> None:
         return
     _installed = True
     # Imported here, because every start of Python imports this package.
-    from fairseq_switchdec.compat import checkpoints, hydra_plugins, mutable_defaults, spawn, user_dir
+    from fairseq_switchdec.compat import checkpoints, encoder_fastpath, hydra_plugins, mutable_defaults, spawn, typing_io, user_dir
     from fairseq_switchdec.compat.imports import ImportHooks, installed_version
 
     hooks = ImportHooks()
@@ -35,9 +35,11 @@ def install() -> None:
     if installed_version("hydra-core", default="1.0.7").startswith("1.0."):
         mutable_defaults.register(hooks, "hydra")
         hydra_plugins.register(hooks)
+        typing_io.register(hooks)
     if installed_version("fairseq", default="0.12.2").startswith("0.12."):
         mutable_defaults.register(hooks, "fairseq")
         checkpoints.register(hooks)
+        encoder_fastpath.register(hooks)
         user_dir.register(hooks)
         spawn.register(hooks)
     hooks.activate()

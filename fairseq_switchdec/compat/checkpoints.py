@@ -17,7 +17,7 @@ import typing
 from collections.abc import Callable
 from types import ModuleType
 
-from fairseq_switchdec.compat.imports import ImportHooks
+from fairseq_switchdec.compat.imports import ImportHooks, ModuleView
 from fairseq_switchdec.errors import UserError
 
 
@@ -28,16 +28,7 @@ def register(hooks: ImportHooks) -> None:
 
 
 def _replace_load(module: ModuleType, load: Callable) -> None:
-    module.torch = _TorchWithOtherLoad(module.torch, load)
-
-
-class _TorchWithOtherLoad(ModuleType):
-    def __init__(self, torch: ModuleType, load: Callable):
-        super().__init__(torch.__name__)
-        self._torch, self.load = torch, load
-
-    def __getattr__(self, name: str):
-        return getattr(self._torch, name)
+    module.torch = ModuleView(module.torch, load=load)
 
 
 def load_checkpoint(file: io.BufferedReader, map_location=None) -> dict:
@@ -101,11 +92,8 @@ def admitted() -> dict[str, object]:
     by_own_name = [
         argparse.Namespace,  # args, or cfg.model, cfg.task of models and tasks with add_args (BART)
         # cfg, once it is loaded: saved again by scripts that trim checkpoints, sent to the other processes on resume
-        omegaconf.DictConfig,
-        omegaconf.ListConfig,
-        *(omegaconf.AnyNode, omegaconf.StringNode, omegaconf.IntegerNode, omegaconf.FloatNode, omegaconf.BooleanNode),
-        *(ContainerMetadata, Metadata),
-        *(collections.defaultdict, dict, list, str, int, float, bool),  # as types of fields, in the metadata
+        *(omegaconf.DictConfig, omegaconf.ListConfig, omegaconf.AnyNode, ContainerMetadata, Metadata),
+        *(collections.defaultdict, dict, list, int),
         _TensorPlaceholder,  # stands for a tensor that is sent to the other processes apart
         # counts and scores of validation, such as BLEU's n-grams, in the meters
         *(numpy.ndarray, numpy.dtype, *(type(numpy.dtype(code)) for code in ("f4", "f8", "i4", "i8"))),

@@ -10,9 +10,9 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Iterator
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
-from fairseq_switchdec.compat.imports import ImportHooks
+from fairseq_switchdec.compat.imports import ImportHooks, ModuleView
 
 
 def register(hooks: ImportHooks) -> None:
@@ -22,7 +22,7 @@ def register(hooks: ImportHooks) -> None:
 
 
 def _mend(plugins: ModuleType) -> None:
-    plugins.pkgutil = SimpleNamespace(walk_packages=_walk_packages)
+    plugins.pkgutil = ModuleView(pkgutil, walk_packages=_walk_packages)
 
 
 class _Importer:

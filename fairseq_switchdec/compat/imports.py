@@ -18,6 +18,17 @@ def installed_version(distribution: str, default: str) -> str:
         return default
 
 
+class ModuleView(ModuleType):
+    """A module in which some names stand for something else, to be given to one other module that uses it."""
+
+    def __init__(self, module: ModuleType, **replaced):
+        super().__init__(module.__name__)
+        self.__dict__.update(replaced, _module=module)
+
+    def __getattr__(self, name: str):
+        return getattr(self._module, name)
+
+
 class ImportHooks:
     """A finder that leaves finding to the others and wraps the execution of the modules it was told about."""
 

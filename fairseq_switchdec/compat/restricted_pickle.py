@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _codecs
+import _compat_pickle
 import io
 import pickle
 import tarfile
@@ -25,12 +27,16 @@ def load(file: io.IOBase, map_location, admitted: dict[str, object]):
             torch would not read with the unpickler alone.
     """
     _refuse_other_archives(file)
-    names = {**_get_allowed_globals(), **admitted}
+    # How Python writes bytes in the protocol that torch.save uses; later releases of torch admit it themselves.
+    names = {**_get_allowed_globals(), "_codecs.encode": _codecs.encode, **admitted}
     # Also torch's classes whose state old files set in place, rather than through torch._utils.
     types = {thing for thing in names.values() if isinstance(thing, type)}
 
     class Unpickler(pickle._Unpickler):  # the one in Python: its handling of an opcode can be narrowed
         def find_class(self, module: str, name: str):
+            # Names of Python 2, which that protocol still uses.
+            module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+            module = _compat_pickle.IMPORT_MAPPING.get(module, module)
             try:
                 return names[f"{module}.{name}"]
             except KeyError:

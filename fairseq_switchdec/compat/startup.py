@@ -1,10 +1,8 @@
 """Imported by ``fairseq_switchdec.pth`` at every start of Python: waits until fairseq or hydra is imported.
 
 A program that imports neither pays for one entry in ``sys.meta_path`` and gets nothing else. This module must import
-nothing but ``sys``, and must not fail.
+nothing but ``sys`` (hence no ``from __future__``, here and in the packages it is in), and must not fail.
 """
-
-from __future__ import annotations
 
 import sys
 

@@ -54,6 +54,7 @@ def _register_tasks_and_models() -> None:
 
 
 def _forget_package() -> None:
+    # All but this compatibility layer, which is at work.
     for name in list(sys.modules):
-        if name.partition(".")[0] == PACKAGE:
+        if name.partition(".")[0] == PACKAGE and not name.startswith(f"{PACKAGE}.compat"):
             del sys.modules[name]

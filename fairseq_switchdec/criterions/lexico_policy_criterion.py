@@ -89,7 +89,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         path = self.path_loss(model, sample, self.task.run_decisions(model, sample))
         keep_all = self.path_loss(model, sample, model.encoder.space.keep_all(len(path.decisions)))
         log = self.log_path(model, sample, path) | self.log_keep_all(keep_all, slice(None))
-        return path.total, log["sample_size"], log | {"nll_loss": (path.nll * path.tokens).sum()}
+        log |= {"loss": path.total.detach(), "nll_loss": (path.nll * path.tokens).sum()}
+        return path.total, log["sample_size"], log
 
     def rollout(self, model: Any, sample: dict[str, Any], update_num: int) -> Rollout:
         """Algorithm 1's evidence from one micro-batch.
@@ -99,19 +100,19 @@ class LexicoPolicyCriterion(FairseqCriterion):
         """
         self.require_switchable(model)
         space, options = model.encoder.space, self.cfg
-        uniforms = input_uniforms(options.policy_seed, update_num, sample["id"], space.num_sublayers + 2)
+        uniforms = input_uniforms(options.seed, update_num, sample["id"], space.num_sublayers + 2)
         keep_all = uniforms[:, -1] < options.policy_keep_all_share
         sampled = self.path_loss(model, sample, self.training_decisions(space, uniforms[:, :-1], keep_all))
-        log: dict[str, Any] = {"nll_loss": (sampled.nll * sampled.tokens).sum()}
+        log: dict[str, Any] = {"loss": sampled.total.detach(), "nll_loss": (sampled.nll * sampled.tokens).sum()}
         evidence = None
         shown = sampled
         if options.policy_decisions == "learned":
             with torch.no_grad():
                 shown = self.path_loss(model, sample, self.greedy_decisions(model, sampled))
             evidence = self.gather(model, sample, sampled, shown, ~keep_all, log)
+            log["greedy_nll_loss"] = (shown.nll * shown.tokens).sum()
         log |= self.log_keep_all(sampled, keep_all.to(sampled.nll.device))
         log |= self.log_path(model, sample, shown)
-        log["loss"] = sampled.total.detach()
         return Rollout(sampled.total, log["sample_size"], log, evidence)
 
     def training_decisions(self, space: Any, uniforms: Tensor, keep_all: Tensor) -> Decisions | Chooser:
@@ -190,8 +191,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
 
     def learning_rate(self, update_num: int) -> float:
         """gamma_t: falls linearly to 0, which it reaches at 90 % of training, so that the model settles on its paths."""
-        total = self.cfg.policy_total_updates
-        if not total or total <= 0:
+        total = self.cfg.policy_total_updates or self.cfg.max_update
+        if total <= 0:
             return self.cfg.policy_lr
         return self.cfg.policy_lr * max(0.0, 1 - update_num / (0.9 * total))
 
@@ -212,13 +213,11 @@ class LexicoPolicyCriterion(FairseqCriterion):
         return model.encoder.lengths(sample["net_input"]["src_tokens"], path.tokens, self.cfg.policy_cost_beam)
 
     def log_path(self, model: Any, sample: dict[str, Any], path: PathLoss) -> dict[str, Any]:
-        """Sums over a batch of the loss, the cost and the skipped shares of a path."""
+        """Sums over a batch of the cost and the skipped shares of a path."""
         lengths = self.lengths(model, sample, path)
         skipped = Skipped.of(path.decisions, lengths)
         inputs = len(path.decisions)
         return {
-            "loss": path.total.detach(),
-            "path_nll_loss": (path.nll * path.tokens).sum(),
             "ntokens": sample["ntokens"],
             "nsentences": inputs,
             "sample_size": inputs if self.cfg.sentence_avg else sample["ntokens"],
@@ -258,7 +257,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         bits = 1 / math.log(2)
         log_ratio("loss", "loss", "sample_size", bits)
         log_ratio("nll_loss", "nll_loss", "ntokens", bits)
-        log_ratio("greedy_nll_loss", "path_nll_loss", "ntokens", bits)
+        if total("sampled") > 0:
+            log_ratio("greedy_nll_loss", "greedy_nll_loss", "ntokens", bits)
         log_ratio("keep_all_nll_loss", "keep_all_nll_loss", "keep_all_tokens", bits)
         for name in ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped"):
             log_ratio(name, name, "nsentences")

@@ -52,7 +52,7 @@ class DecisionSource:
 
     def __init__(self, options: RunOptions):
         self.choice = options.switch_decisions
-        self.seed = options.switch_seed
+        self.seed = options.seed
         self.random_keep = options.switch_random_keep
         check_range("switch_random_keep", self.random_keep, "in [0, 1]", lambda value: 0 <= value <= 1)
         self.entries = None if self.choice in RUN_DECISIONS else read_entries(self.choice)

@@ -108,3 +108,9 @@ class SwitchableDecoder(FairseqIncrementalDecoder):
         """fairseq's hook between decoding steps."""
         if CACHE in incremental_state:
             incremental_state[CACHE].reorder(new_order)
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """Older checkpoints, the official BART ones among them, do not repeat a shared output projection."""
+        projection, embedding = f"{name}.output_projection.weight", f"{name}.embed_tokens.weight"
+        if projection not in state_dict and self.output_projection.weight is self.embed_tokens.weight:
+            state_dict[projection] = state_dict[embedding]

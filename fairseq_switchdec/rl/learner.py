@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from ..policy import SwitchPolicy
+from ..policy import Float32Module, SwitchPolicy
 from .rules import Observation, Weights
 
 #: Decay of the averages over updates of the gradients and of the constraint.
@@ -17,7 +17,7 @@ AVERAGE_DECAY = 0.9
 ADAM_BETAS = (0.9, 0.98)
 
 
-class LearnerState(nn.Module):
+class LearnerState(Float32Module):
     """What the learner must not forget between a checkpoint and its resumption, as buffers saved with the model.
 
     (fairseq saves a task's state but does not load it back on resuming.) ``P`` policy parameters, ``K`` stages,
@@ -37,8 +37,6 @@ class LearnerState(nn.Module):
         self.register_buffer("feature_sum", torch.zeros_like(policy.feature_mean))
         self.register_buffer("feature_square_sum", torch.zeros_like(policy.feature_mean))
         self.register_buffer("feature_count", torch.zeros(()))
-
-    _apply = SwitchPolicy._apply
 
 
 @dataclass(frozen=True)

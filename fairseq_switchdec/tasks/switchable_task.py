@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fairseq import utils
 from fairseq.data import LanguagePairDataset
 from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks import register_task
@@ -131,9 +132,14 @@ class SwitchableTask(TranslationTask):
                 "fairseq-validate"
             )
         device = model.encoder.embed_tokens.weight.device
-        iterator = self.get_batch_iterator(self.run_dataset, max_sentences=32).next_epoch_itr(shuffle=False)
+        batches = self.get_batch_iterator(
+            self.run_dataset,
+            max_sentences=32,
+            max_positions=utils.resolve_max_positions(self.max_positions(), model.max_positions()),
+            disable_iterator_cache=True,  # the run's own iterator over this data set is under way
+        )
         table: dict[int, Decisions] = {}
-        for sample in iterator:
+        for sample in batches.next_epoch_itr(shuffle=False):
             tokens = sample["net_input"]["src_tokens"].to(device)
             with torch.no_grad():
                 decisions = model.encoder(tokens)["decisions"]
