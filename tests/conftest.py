@@ -18,6 +18,7 @@ from fairseq_switchdec.compat import install
 install()
 
 import torch  # noqa: E402
+from fairseq.checkpoint_utils import load_checkpoint_to_cpu  # noqa: E402
 from fairseq.data import Dictionary  # noqa: E402
 from fairseq.models.bart.model import BARTModel, bart_base_architecture  # noqa: E402
 
@@ -58,11 +59,19 @@ def build_stock(dictionary: Dictionary, **changes: Any) -> BARTModel:
     args = model_args(**changes)
     bart_base_architecture(args)
     model = BARTModel.build_model(args, task_of(dictionary))
-    generator = torch.Generator().manual_seed(7)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    randomize(dict(model.named_parameters()))
     return model.eval()
+
+
+def randomize(weights: dict[str, torch.Tensor]) -> None:
+    """Fill all matrices with numbers large enough that a model's outputs differ between inputs."""
+    generator = torch.Generator().manual_seed(7)
+    shared = torch.randn(weights["encoder.embed_tokens.weight"].shape, generator=generator) * 0.2
+    for name, weight in weights.items():
+        if "embed_tokens" in name or "output_projection" in name:
+            weight.data.copy_(shared)
+        elif weight.dim() > 1:
+            weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.2)
 
 
 def build_switchable(dictionary: Dictionary, stock: BARTModel | None = None, **changes: Any) -> SwitchableBARTModel:
@@ -177,10 +186,14 @@ def architecture(name: str) -> list[Any]:
 
 @pytest.fixture(scope="session")
 def stock_checkpoint(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stock BART trained by stock options for a few updates."""
+    """A checkpoint of stock BART as stock fairseq writes it, with weights whose outputs differ between inputs."""
     folder = tmp_path_factory.mktemp("stock")
-    run_command("train", corpus, "--task", "translation", *architecture("bart_base"), *train_flags(folder, 60))
-    return folder / "checkpoint_last.pt"
+    run_command("train", corpus, "--task", "translation", *architecture("bart_base"), *train_flags(folder, 1))
+    path = folder / "checkpoint_last.pt"
+    state = load_checkpoint_to_cpu(str(path))
+    randomize(state["model"])
+    torch.save(state, path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,15 @@ def install() -> None:
         return
     _installed = True
     # Imported here, because every start of Python imports this package.
-    from fairseq_switchdec.compat import checkpoints, encoder_fastpath, hydra_plugins, mutable_defaults, spawn, typing_io, user_dir
+    from fairseq_switchdec.compat import (
+        checkpoints,
+        encoder_fastpath,
+        hydra_plugins,
+        mutable_defaults,
+        spawn,
+        typing_io,
+        user_dir,
+    )
     from fairseq_switchdec.compat.imports import ImportHooks, installed_version
 
     hooks = ImportHooks()

@@ -45,20 +45,20 @@ def load_checkpoint(file: io.BufferedReader, map_location=None) -> dict:
     path = getattr(file, "name", "checkpoint")
     try:
         state = _restricted_load(file, map_location)
-    except (MemoryError, OSError):
+    except MemoryError:
         raise  # says nothing about the file
     except Exception as error:  # bytes that are not what they should be raise nearly anything
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
             raise UserError(
-                f"{path} holds {refused.group(1)}, which no fairseq 0.12.2 checkpoint does. It was not loaded, because "
-                "loading such an object could run code hidden in the file. If you trust the file, load it where it was "
-                "made and save it again with nothing but tensors, numbers, strings, lists, dicts and argparse.Namespace."
+                f"{path} holds {refused.group(1)}, which no fairseq 0.12.2 checkpoint does. It was not loaded: "
+                "such an object could run code hidden in the file. If you trust the file, load it where it was made and "
+                "save it with nothing in it but tensors, numbers, strings, lists, dicts and argparse.Namespace."
             ) from error
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise UserError(
             f"{path} cannot be read as a checkpoint ({reason}). The file is incomplete, damaged or no PyTorch file: "
-            "copy or download it again, or name another one; fairseq-train keeps earlier ones beside checkpoint_last.pt."
+            "copy or download it again, or name another one (fairseq-train keeps earlier ones beside the last)."
         ) from error
     if not (isinstance(state, dict) and "model" in state and ("optimizer_history" in state or "best_loss" in state)):
         raise UserError(
@@ -81,7 +81,7 @@ def _restricted_load(file: io.IOBase, map_location=None):
         return torch.load(file, map_location=map_location, weights_only=True)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def admitted() -> dict[str, object]:
     """What fairseq 0.12.2 pickles besides tensors and Python's plain types: qualified name in the file -> object."""
     import numpy

@@ -59,11 +59,10 @@ def load(file: io.IOBase, map_location, admitted: dict[str, object]):
 def _refuse_other_archives(file: io.IOBase) -> None:
     """torch < 2.6 runs the code of a TorchScript archive, and unpacks a tar file, without asking the unpickler."""
     start = file.tell()
-    try:
-        if zipfile.is_zipfile(file):
-            if any(name.split("/")[-1] == "constants.pkl" for name in zipfile.ZipFile(file).namelist()):
-                raise pickle.UnpicklingError("a TorchScript archive, not a checkpoint")
-        elif tarfile.is_tarfile(file):
-            raise pickle.UnpicklingError("a tar archive, not a checkpoint")
-    finally:
-        file.seek(start)
+    is_zip = zipfile.is_zipfile(file)
+    is_script = is_zip and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist())
+    file.seek(start)
+    is_tar = not is_zip and tarfile.is_tarfile(file)
+    file.seek(start)
+    if is_script or is_tar:
+        raise pickle.UnpicklingError("a tar or TorchScript archive, not a checkpoint")

@@ -1,0 +1,177 @@
+"""fairseq-generate, -interactive, -validate and the hub interface: the same answers as stock BART, at any batch size."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DATA_FLAGS, REPO, SWITCHABLE_FLAGS, run_command
+
+BEAM = ("--beam", 4, "--max-len-b", 8, "--cpu", "--seed", 1, "--num-workers", 0)
+
+
+def generate(corpus: Path, checkpoint: Path, *extra: Any, switchable: bool = True, check: bool = True) -> str:
+    task = SWITCHABLE_FLAGS if switchable else ["--task", "translation"]
+    arguments = [*DATA_FLAGS, *task, "--path", checkpoint, "--gen-subset", "test", *BEAM]
+    return run_command("generate", corpus, *arguments, *extra, check=check).stdout
+
+
+def hypotheses(output: str) -> dict[int, tuple[float, str]]:
+    """Score and text of every input's best hypothesis."""
+    lines = re.findall(r"^H-(\d+)\t(\S+)\t(.*)$", output, flags=re.M)
+    return {int(index): (float(score), text) for index, score, text in lines}
+
+
+def assert_same(first: dict[int, tuple[float, str]], second: dict[int, tuple[float, str]]) -> None:
+    assert first.keys() == second.keys() and len(first) == 20
+    for index, (score, text) in first.items():
+        assert second[index][1] == text, index
+        assert second[index][0] == pytest.approx(score, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def random_run(corpus, switchable_run, tmp_path_factory):
+    """Half of everything skipped at random: mixed decisions in every batch."""
+    report = tmp_path_factory.mktemp("report") / "report.json"
+    flags = ("--switch-decisions", "random", "--switch-random-keep", 0.5)
+    output = generate(corpus, switchable_run.checkpoint, *flags, "--switch-report", report, "--batch-size", 20)
+    return hypotheses(output), json.loads(report.read_text()), flags
+
+
+def test_keep_all_equals_stock_from_a_stock_checkpoint(corpus, stock_checkpoint, switchable_run, tmp_path):
+    """A stock checkpoint given to --restore-file, trained for no update, saved and reloaded: stock's hypotheses."""
+    from conftest import POLICY_FLAGS, architecture, train_flags
+
+    flags = ("--restore-file", stock_checkpoint, "--lr", 0, "--reset-optimizer", "--reset-dataloader", "--reset-meters")
+    run_command(
+        "train", corpus, *SWITCHABLE_FLAGS, *architecture("switchable_bart_base"), *POLICY_FLAGS,
+        *train_flags(tmp_path, 1, *flags, "--reset-lr-scheduler"),
+    )  # fmt: skip
+    expected = hypotheses(generate(corpus, stock_checkpoint, switchable=False))
+    assert len({round(score, 2) for score, _ in expected.values()}) > 5
+    keep_all = ("--switch-decisions", "keep-all")
+    assert_same(hypotheses(generate(corpus, tmp_path / "checkpoint_last.pt", *keep_all)), expected)
+    # A new policy keeps everything, so its greedy path is stock BART too; and a stock checkpoint runs as it is.
+    assert_same(hypotheses(generate(corpus, tmp_path / "checkpoint_last.pt")), expected)
+    assert_same(hypotheses(generate(corpus, stock_checkpoint)), expected)
+
+
+def test_report(random_run):
+    _, report, _ = random_run
+    assert report["inputs"] == 20 and [entry["id"] for entry in report["per_input"]] == list(range(20))
+    assert 0.3 < report["cost"] < 0.9
+    assert report["seconds"] > 0
+    assert len({json.dumps(entry["ffn_keep"]) for entry in report["per_input"]}) > 5
+
+
+def test_same_hypotheses_at_another_batch_size(corpus, switchable_run, random_run, tmp_path):
+    expected, report, flags = random_run
+    again = ("--switch-report", tmp_path / "again.json", "--batch-size", 3)
+    assert_same(hypotheses(generate(corpus, switchable_run.checkpoint, *flags, *again)), expected)
+    other = json.loads((tmp_path / "again.json").read_text())
+    for entry in (*report["per_input"], *other["per_input"]):
+        entry.pop("seconds", None)
+    assert other["per_input"] == report["per_input"]
+
+
+def test_forced_decisions_repeat_a_report(corpus, switchable_run, random_run, tmp_path):
+    expected, report, _ = random_run
+    (tmp_path / "forced.json").write_text(json.dumps(report["per_input"]))
+    output = generate(corpus, switchable_run.checkpoint, "--switch-decisions", tmp_path / "forced.json")
+    assert_same(hypotheses(output), expected)
+
+
+def test_other_seed_decides_otherwise(corpus, switchable_run, random_run, tmp_path):
+    _, report, flags = random_run
+    generate(corpus, switchable_run.checkpoint, *flags, "--seed", 2, "--switch-report", tmp_path / "other.json")
+    other = json.loads((tmp_path / "other.json").read_text())
+    assert [e["ffn_keep"] for e in other["per_input"]] != [e["ffn_keep"] for e in report["per_input"]]
+
+
+def test_greedy_rouge_and_cost_line(corpus, switchable_run, tmp_path):
+    report = tmp_path / "report.json"
+    flags = ("--scoring", "rouge", "--no-repeat-ngram-size", 2, "--switch-report", report)
+    output = generate(corpus, switchable_run.checkpoint, *flags)
+    assert re.search(r"Generate test with beam=4: .*ROUGE", output), output[-1500:]
+    assert re.search(r"Switchable decisions: 20 inputs at \d+\.\d% of the keep-all FLOPs", output)
+    for _, text in hypotheses(output).values():
+        words = text.split()
+        assert len(set(zip(words, words[1:]))) == len(list(zip(words, words[1:])))
+
+
+def test_validate_with_shuffled_decisions(corpus, switchable_run):
+    output = run_command(
+        "validate", corpus, *SWITCHABLE_FLAGS, *DATA_FLAGS, "--path", switchable_run.checkpoint, "--cpu",
+        "--valid-subset", "valid", "--batch-size", 7, "--switch-decisions", "shuffled", "--log-format", "json",
+    ).stdout  # fmt: skip
+    valid = json.loads(re.findall(r"\| valid \| (\{.*\})", output)[-1])
+    assert 0 < float(valid["valid_cost"]) <= 1
+
+
+def test_interactive_with_an_empty_line(corpus, switchable_run):
+    result = subprocess.run(
+        [sys.executable, "-m", "fairseq_switchdec", "interactive", str(corpus), *map(str, DATA_FLAGS),
+         *SWITCHABLE_FLAGS, "--path", str(switchable_run.checkpoint), *map(str, BEAM)],
+        cwd=REPO, input="w1 w2 w3\n\nw4 w5 w6 w7\n", capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert len(hypotheses(result.stdout)) == 3
+
+
+def test_hub_interface_equals_the_command(corpus, switchable_run):
+    """``from_pretrained`` finds the task, and decodes on the greedy path."""
+    code = f"""
+from fairseq_switchdec.models import SwitchableBARTModel
+bart = SwitchableBARTModel.from_pretrained({str(switchable_run.folder)!r}, "checkpoint_last.pt", {str(corpus)!r}, bpe=None)
+bart.eval()
+tokens = [bart.task.source_dictionary.encode_line(line, add_if_not_exist=False).long() for line in ("w1 w2 w3", "w4 w5")]
+for beams in bart.generate(tokens, beam=4, max_len_b=8):
+    print("OUT", bart.task.target_dictionary.string(beams[0]["tokens"]))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("OUT") == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--switch-report", "no/such/folder/report.json"), "--switch-report .* cannot be written: No such file"),
+        (("--switch-decisions", "gready"), "--switch-decisions 'gready' is neither greedy"),
+        (("--switch-random-keep", 2), "--switch-random-keep 2"),
+        (("--max-source-positions", 9), "--max-source-positions 9.*--truncate-source"),
+    ],
+    ids=["report", "decisions", "keep", "positions"],
+)
+def test_mistakes_end_with_one_message(corpus, switchable_run, flags, message):
+    output = generate(corpus, switchable_run.checkpoint, *flags, check=False)
+    assert "Traceback" not in output
+    assert re.search("fairseq_switchdec: .*" + message, output), output[-2000:]
+    assert not hypotheses(output)
+
+
+def test_decisions_file_for_another_model(corpus, switchable_run, tmp_path):
+    path = tmp_path / "forced.json"
+    path.write_text(json.dumps({"attention_keep": [True] * 24, "ffn_keep": [True] * 24, "token_strategy": 0}))
+    output = generate(corpus, switchable_run.checkpoint, "--switch-decisions", path, check=False)
+    assert "Traceback" not in output
+    assert "must be a list of 5 booleans (this model has 3 encoder and 2 decoder layers)" in output
+
+
+def test_source_longer_than_the_model(corpus, switchable_run, tmp_path):
+    """The model has 64 positions, whatever the generation command says."""
+    (tmp_path / "test.source").write_text(" ".join(["w1"] * 100) + "\nw2 w3\n")
+    (tmp_path / "test.target").write_text("w1\nw2\n")
+    run_command(
+        "preprocess", "--source-lang", "source", "--target-lang", "target", "--testpref", tmp_path / "test",
+        "--srcdict", corpus / "dict.source.txt", "--tgtdict", corpus / "dict.target.txt", "--destdir", tmp_path / "bin",
+    )  # fmt: skip
+    output = generate(tmp_path / "bin", switchable_run.checkpoint, "--max-source-positions", 1024, check=False)
+    assert "Traceback" not in output and "model's 64 positions" in output
+    output = generate(tmp_path / "bin", switchable_run.checkpoint, "--truncate-source")
+    assert len(hypotheses(output)) == 2 and "cuts 1 of 2 sources" in output
