@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
 from setuptools.command.develop import develop
-from setuptools.command.install_data import install_data
+
+from distutils.command.install_data import install_data  # isort: skip  (setuptools brings it since Python 3.12)
 
 HERE = Path(__file__).resolve().parent
 
@@ -17,6 +18,13 @@ class InstallBesidePackages(install_data):
 
     def finalize_options(self):
         self.set_undefined_options("install", ("install_lib", "install_dir"), ("root", "root"), ("force", "force"))
+
+
+class DistributionWithData(Distribution):
+    """Makes an editable install run install_data too: setuptools asks for ``has_data``, which nothing else defines."""
+
+    def has_data(self):
+        return self.has_data_files()
 
 
 class DevelopThroughPip(develop):
@@ -40,6 +48,7 @@ setup(
     packages=find_packages(include=["fairseq_switchdec", "fairseq_switchdec.*"]),
     package_data={"fairseq_switchdec": ["compat/*.pth"]},
     data_files=[("", ["fairseq_switchdec/compat/fairseq_switchdec.pth"])],
+    distclass=DistributionWithData,
     cmdclass={"install_data": InstallBesidePackages, "develop": DevelopThroughPip},
     python_requires=">=3.9",
     install_requires=[

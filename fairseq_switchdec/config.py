@@ -127,7 +127,7 @@ def options_table() -> str:
     for part in (DecisionOptions, LearningOptions, RunOptions):
         for item in fields(part):
             if "help" in item.metadata:  # the others mirror options of fairseq's
-                default = {None: "none", False: "off"}.get(item.default, item.default)
+                default = "off" if item.default is False else "none" if item.default is None else item.default
                 lines.append(f"| `{flag(item.name)}` | `{default}` | {item.metadata['help']} |")
     return "\n".join(lines)
 
@@ -152,12 +152,13 @@ def build_space(options: Any, encoder_layers: int, decoder_layers: int) -> Decis
 
 def build_rule(options: LearningOptions) -> Union[QualityRule, BudgetRule, Eq7Rule, FixedRule]:
     """The weight rule that --policy-rule names, after `check_learning_options`."""
-    return {
+    rules: dict[str, Union[QualityRule, BudgetRule, Eq7Rule, FixedRule]] = {
         "quality": QualityRule(),
         "budget": BudgetRule(options.policy_flops_budget),
         "eq7": Eq7Rule(),
         "fixed": FixedRule(options.policy_lambda),
-    }[options.policy_rule]
+    }
+    return rules[options.policy_rule]
 
 
 def check_learning_options(options: LearningOptions) -> None:
@@ -191,5 +192,3 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         check_names(flag(name), (value,), choices)
     except ValueError:
         raise UserError(f"{flag(name)} {value!r} is unknown; choose from {', '.join(choices)}") from None
-
-

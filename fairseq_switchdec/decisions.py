@@ -38,7 +38,7 @@ class Decisions:
     ffn_keep: Tensor
     cross_attention_keep: Tensor
     token_strategy: Tensor
-    _rows: dict[tuple[str, int], Tensor | None] = field(default_factory=dict, repr=False, compare=False)
+    _rows: dict[tuple[str, int], Tensor | None] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return self.attention_keep.size(0)
@@ -193,7 +193,9 @@ class DecisionSpace:
         if not isinstance(strategy, int) or isinstance(strategy, bool) or not 0 <= strategy < NUM_TOKEN_STRATEGIES:
             raise ValueError(f"entry {index}: 'token_strategy' must be a whole number from 0 to 6")
         if not (attention[0] and ffn[0]):
-            raise ValueError(f"entry {index} skips the first encoder layer, which always runs: set its booleans to true")
+            raise ValueError(
+                f"entry {index} skips the first encoder layer, which always runs: set its booleans to true"
+            )
         return attention, ffn, cross, strategy
 
 

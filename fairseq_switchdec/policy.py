@@ -135,13 +135,13 @@ class SwitchPolicy(Float32Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Make a new policy: every input gets the initial probabilities, so the greedy path keeps everything."""
-        for network in self.networks:
-            for module in network:
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
-        for head in self.sublayer_heads:
-            head.weight.zero_()
-            head.bias.fill_(math.log(INITIAL_KEEP / (1 - INITIAL_KEEP)))
+        for module in self.networks.modules():
+            if isinstance(module, (nn.Linear, nn.LayerNorm)):
+                module.reset_parameters()
+        for module in self.sublayer_heads:
+            assert isinstance(module, nn.Linear)
+            module.weight.zero_()
+            module.bias.fill_(math.log(INITIAL_KEEP / (1 - INITIAL_KEEP)))
         self.token_head.weight.zero_()
         self.token_head.bias.fill_(math.log((1 - INITIAL_KEEP_ALL_TOKENS) / (NUM_TOKEN_STRATEGIES - 1)))
         self.token_head.bias[0] = math.log(INITIAL_KEEP_ALL_TOKENS)

@@ -156,7 +156,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A made-up corpus, binarized by fairseq-preprocess with a joined dictionary."""
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder, {"train": 120, "valid": 24, "test": 20})
-    arguments = ["--source-lang", "source", "--target-lang", "target", "--joined-dictionary", "--destdir", folder / "bin"]
+    arguments = [
+        "--source-lang",
+        "source",
+        "--target-lang",
+        "target",
+        "--joined-dictionary",
+        "--destdir",
+        folder / "bin",
+    ]
     for split in ("train", "valid", "test"):
         arguments += [f"--{split}pref", folder / split]
     run_command("preprocess", *arguments)

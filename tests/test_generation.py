@@ -1,4 +1,4 @@
-"""fairseq-generate, -interactive, -validate and the hub interface: the same answers as stock BART, at any batch size."""
+"""fairseq-generate, -interactive, -validate and the hub interface: stock BART's answers, at any batch size."""
 
 from __future__ import annotations
 
@@ -125,11 +125,14 @@ def test_interactive_with_an_empty_line(corpus, switchable_run):
 
 def test_hub_interface_equals_the_command(corpus, switchable_run):
     """``from_pretrained`` finds the task, and decodes on the greedy path."""
+    lines = ("w1 w2 w3", "w4 w5")
     code = f"""
 from fairseq_switchdec.models import SwitchableBARTModel
-bart = SwitchableBARTModel.from_pretrained({str(switchable_run.folder)!r}, "checkpoint_last.pt", {str(corpus)!r}, bpe=None)
+folder, data = {str(switchable_run.folder)!r}, {str(corpus)!r}
+bart = SwitchableBARTModel.from_pretrained(folder, "checkpoint_last.pt", data, bpe=None)
 bart.eval()
-tokens = [bart.task.source_dictionary.encode_line(line, add_if_not_exist=False).long() for line in ("w1 w2 w3", "w4 w5")]
+encode = bart.task.source_dictionary.encode_line
+tokens = [encode(line, add_if_not_exist=False).long() for line in {lines!r}]
 for beams in bart.generate(tokens, beam=4, max_len_b=8):
     print("OUT", bart.task.target_dictionary.string(beams[0]["tokens"]))
 """

@@ -52,10 +52,11 @@ def load_checkpoint(file: io.BufferedReader, map_location=None) -> dict:
         if refused:
             raise UserError(
                 f"{path} holds {refused.group(1)}, which no fairseq 0.12.2 checkpoint does. It was not loaded: "
-                "such an object could run code hidden in the file. If you trust the file, load it where it was made and "
-                "save it with nothing in it but tensors, numbers, strings, lists, dicts and argparse.Namespace."
+                "such an object could run code hidden in the file. If you trust the file, load it where it was made "
+                "and save it with nothing in it but tensors, numbers, strings, lists, dicts and argparse.Namespace."
             ) from error
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        # torch puts its advice first, to load without weights_only, and what it met last.
+        reason = (str(error).split("WeightsUnpickler error:")[-1].strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{path} cannot be read as a checkpoint ({reason}). The file is incomplete, damaged or no PyTorch file: "
             "copy or download it again, or name another one (fairseq-train keeps earlier ones beside the last)."

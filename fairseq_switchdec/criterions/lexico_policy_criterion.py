@@ -132,7 +132,13 @@ class LexicoPolicyCriterion(FairseqCriterion):
         return model.encoder.space.decisions(keep, tokens)
 
     def gather(
-        self, model: Any, sample: dict[str, Any], sampled: PathLoss, greedy: PathLoss, explored: Tensor, log: dict[str, Any]
+        self,
+        model: Any,
+        sample: dict[str, Any],
+        sampled: PathLoss,
+        greedy: PathLoss,
+        explored: Tensor,
+        log: dict[str, Any],
     ) -> Evidence:
         """The policy's evidence: advantages over the greedy path (Eq. 5), and the constraint's value.
 
@@ -190,7 +196,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         return self.learner
 
     def learning_rate(self, update_num: int) -> float:
-        """gamma_t: falls linearly to 0, which it reaches at 90 % of training, so that the model settles on its paths."""
+        """gamma_t: falls linearly to 0, which it reaches at 90 % of training: the model then settles on its paths."""
         total = self.cfg.policy_total_updates or self.cfg.max_update
         if total <= 0:
             return self.cfg.policy_lr

@@ -1,10 +1,10 @@
 """``--no-repeat-ngram-size`` as a few tensor operations.
 
-fairseq's blocker (``fairseq/ngram_repeat_block.py``) is a CUDA extension, or, where that was not compiled (every install
-from PyPI), a Python loop over rows and positions that copies all tokens to the host in every decoding step. fairseq
-0.12.2 hands it the whole token buffer, padding included, and the loop compares with that buffer's last tokens: with
-``step + 1 < width``, so in every run of its sequence generator, it blocks nothing (fairseq issues 4709 and 5206). The
-blocker here reads the prefix generated so far, as the extension does.
+fairseq's blocker (``fairseq/ngram_repeat_block.py``) is a CUDA extension, or, where that was not compiled (every
+install from PyPI), a Python loop over rows and positions that copies all tokens to the host in every decoding step.
+fairseq 0.12.2 hands it the whole token buffer, padding included, and the loop compares with that buffer's last tokens:
+with ``step + 1 < width``, so in every run of its sequence generator, it blocks nothing (fairseq issues 4709 and 5206).
+The blocker here reads the prefix generated so far, as the extension does.
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ class SwitchableEncoder(FairseqEncoder):
         policy: makes them.
     """
 
-    def __init__(self, cfg: Any, dictionary: Any, embed_tokens: nn.Embedding, space: DecisionSpace, policy: SwitchPolicy):
+    def __init__(
+        self, cfg: Any, dictionary: Any, embed_tokens: nn.Embedding, space: DecisionSpace, policy: SwitchPolicy
+    ):
         super().__init__(dictionary)
         self.register_buffer("version", torch.Tensor([3]))  # as in stock fairseq: old checkpoints are told by it
         self.embed_tokens = embed_tokens

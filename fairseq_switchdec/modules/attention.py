@@ -33,7 +33,9 @@ class Attention(nn.Module):
         """Keys and values of a source, (B, S, source_dim): (B, H, S, D / H) each."""
         return self.split_heads(self.k_proj(source)), self.split_heads(self.v_proj(source))
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
         """Attend from x, (B, T, D).
 
         Args:

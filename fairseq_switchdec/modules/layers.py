@@ -90,7 +90,9 @@ class SwitchableDecoderLayer(SwitchableLayer):
         context = self.self_attn(queries, keys, values, mask, causal)
         return self.add(x, context.view_as(x), self.self_attn_layer_norm)
 
-    def source_keys_values(self, source: Tensor, rows: Tensor | None, cache: LayerCache | None) -> tuple[Tensor, Tensor]:
+    def source_keys_values(
+        self, source: Tensor, rows: Tensor | None, cache: LayerCache | None
+    ) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder states, (B, S', D), of the inputs in ``rows``; computed once an input."""
         if cache is not None and cache.source is not None:
             return cache.source

@@ -24,6 +24,17 @@ class LearnerState(Float32Module):
     ``D`` features.
     """
 
+    adam_step: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    gradient_average: Tensor
+    constraint_average: Tensor
+    averaged_updates: Tensor
+    best_quality: Tensor
+    feature_sum: Tensor
+    feature_square_sum: Tensor
+    feature_count: Tensor
+
     def __init__(self, policy: SwitchPolicy):
         super().__init__()
         parameters = sum(parameter.numel() for parameter in policy.parameters())

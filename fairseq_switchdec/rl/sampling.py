@@ -28,4 +28,3 @@ class SampledChooser:
         if tokens is not None:
             tokens = tokens.masked_fill(keep_all, 0)
         return keep | keep_all.unsqueeze(1), tokens
-

@@ -1,4 +1,4 @@
-"""ROUGE-1/2/L for ``--scoring rouge``, and the paired bootstrap that says whether two systems differ (§4, Tables 1 to 3).
+"""ROUGE-1/2/L for ``--scoring rouge``, and the paired bootstrap that says whether two systems differ (section 4).
 
 The paper's figures come from ROUGE-1.5.5 with Porter stemming. ``rouge-score`` with stemming is within half a point of
 it. A hypothesis is one line, so ROUGE-L is that of the whole line; sentences separated by newlines in reference and

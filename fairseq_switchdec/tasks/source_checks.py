@@ -39,7 +39,9 @@ def check_sources(split: str, dataset: Any, cfg: Any) -> None:
             f"(the longest has {sizes.max()} tokens): add --truncate-source to cut them"
         )
     if too_long:
-        logger.info("--truncate-source cuts %d of %d sources of split %r to %d tokens", too_long, len(sizes), split, limit)
+        logger.info(
+            "--truncate-source cuts %d of %d sources of split %r to %d tokens", too_long, len(sizes), split, limit
+        )
 
 
 def stored_sizes(dataset: Any) -> np.ndarray:

@@ -188,4 +188,3 @@ class SwitchableTask(TranslationTask):
             self.report.write()
             print(self.report.line(), flush=True)
             logger.info("wrote %s", self.cfg.switch_report)
-

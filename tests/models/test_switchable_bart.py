@@ -1,4 +1,4 @@
-"""Keep-all equals stock BART; a batch of mixed decisions equals its inputs one by one; checkpoints load or are refused."""
+"""Keep-all equals stock BART; mixed decisions in a batch equal its inputs one by one; checkpoints load or fail."""
 
 from __future__ import annotations
 

@@ -1,0 +1,98 @@
+"""Typed copy: a task whose best decisions are known for every input (a synthetic companion of the paper's §4).
+
+    python make_data.py OUT     writes OUT/{short,train,valid}.{source,target}, symbols separated by blanks
+
+A source is a type followed by 24 to 60 symbols; its target is the part of them that the type asks for:
+
+    FIRST   the first six                      its last 30 % can be dropped, no uniform share can
+    DOUBLE  the last six, each given twice     every 2nd token can be dropped, its end cannot
+    LAST    the last six                       nothing can be dropped
+    MARKED  the five that follow a ``*``       nothing can be dropped
+
+So no token strategy but "keep all" serves all types, and a policy that saves tokens has to read its input. Each target
+symbol is replaced by a random one with probability 5 %: the loss has a floor above 0 (``noise_floor``).
+
+Two things spare the model hours without helping the policy: sources come in seven lengths, so that where the last six
+are is soon known, and there is a split of short ones to begin with: attention finds its way among a dozen symbols first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+TYPES = ("FIRST", "DOUBLE", "LAST", "MARKED")
+MARK = "*"
+SYMBOLS = tuple(f"s{number}" for number in range(200))
+LENGTHS = range(24, 61, 6)  # symbols of a source, marks and doubles included, the type not
+SHORT = range(12, 13)
+COPIED = {"FIRST": 6, "DOUBLE": 6, "LAST": 6, "MARKED": 5}
+NOISE = 0.05
+
+
+def make_pair(kind: str, rng: random.Random, lengths: range = LENGTHS) -> tuple[list[str], list[str]]:
+    """One source and its target without noise.
+
+    Args:
+        kind: one of ``TYPES``.
+        rng: where the length and the symbols come from.
+        lengths: numbers of symbols to choose from.
+    """
+    length, copied = rng.choice(lengths), COPIED[kind]
+    if kind == "DOUBLE":
+        singles = [rng.choice(SYMBOLS) for _ in range(length // 2)]
+        return [kind, *(symbol for symbol in singles for _ in range(2))], singles[-copied:]
+    if kind == "MARKED":
+        symbols = [rng.choice(SYMBOLS) for _ in range(length - copied)]
+        marked = set(rng.sample(range(len(symbols)), copied))
+        source = [token for i, symbol in enumerate(symbols) for token in ([MARK, symbol] if i in marked else [symbol])]
+        return [kind, *source], [symbols[i] for i in sorted(marked)]
+    symbols = [rng.choice(SYMBOLS) for _ in range(length)]
+    return [kind, *symbols], symbols[:copied] if kind == "FIRST" else symbols[-copied:]
+
+
+def make_pairs(count: int, seed: str, lengths: range = LENGTHS) -> Iterator[tuple[str, str]]:
+    """``count`` pairs (source line, target line with noise), the types in turn; the same for the same ``seed``."""
+    rng = random.Random(seed)
+    for number in range(count):
+        source, target = make_pair(TYPES[number % len(TYPES)], rng, lengths)
+        noisy = [rng.choice(SYMBOLS) if rng.random() < NOISE else symbol for symbol in target]
+        yield " ".join(source), " ".join(noisy)
+
+
+def noise_floor() -> float:
+    """The loss of a perfect model, in nats per target token, end of sentence included (that one is certain)."""
+    other = NOISE / len(SYMBOLS)
+    right = 1 - NOISE + other
+    entropy = -right * math.log(right) - (len(SYMBOLS) - 1) * other * math.log(other)
+    copied = sum(COPIED.values())
+    return entropy * copied / (copied + len(COPIED))
+
+
+def write_split(folder: Path, split: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """Writes one split as ``SPLIT.source`` and ``SPLIT.target``."""
+    for suffix, lines in zip(("source", "target"), zip(*pairs)):
+        path = folder / f"{split}.{suffix}"
+        temporary = path.with_name(path.name + ".partial")
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def main() -> None:
+    """Writes the three splits."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder to write to")
+    for split, count in (("short", 25600), ("train", 60000), ("valid", 2000)):
+        parser.add_argument(f"--{split}", type=int, default=count, help="pairs (default: %(default)s)")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for split, lengths in (("short", SHORT), ("train", LENGTHS), ("valid", LENGTHS)):
+        write_split(options.out, split, make_pairs(getattr(options, split), f"typed copy {split}", lengths))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""`quality` and `budget` find the best decisions of a made-up problem, known by enumeration.
+
+Inputs of three types need different sublayers and tokens. The policy sees a noisy embedding of the type; the loss of a
+path is read from a table, its cost from the real cost model; everything else is what training runs: sampling with a
+floor, a share of keep-all inputs, the self-critical baseline, score-function gradients, the learner and the rule.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fairseq_switchdec.cost import Geometry, Lengths, cost
+from fairseq_switchdec.decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
+from fairseq_switchdec.policy import SwitchPolicy, input_uniforms
+from fairseq_switchdec.rl import (
+    BudgetRule,
+    Evidence,
+    LearnerState,
+    Observation,
+    PolicyLearner,
+    QualityRule,
+    SampledChooser,
+    Weights,
+    score_function_gradients,
+)
+
+SPACE = DecisionSpace(3, 2)
+GEOMETRY = Geometry(3, 2, encoder_dim=64, decoder_dim=64, encoder_ffn_dim=256, decoder_ffn_dim=256, vocabulary=100)
+TYPES, FEATURES = 3, 8
+
+#: Nats a token of the full model, and its share by which rule `quality` lets the greedy path's loss exceed that.
+KEEP_ALL_LOSS, SLACK = 1.0, 0.05
+
+#: What skipping a sublayer loses in nats a token, and dropping tokens twice as much, where an input needs neither ...
+MILD = 0.002
+#: ... and where it does: more than the slack of all types together. `budget` asks for more, because its multiplier is at
+#: its cap until the budget is met: only losses well above the savings that the cap weighs survive that.
+VITAL = {"quality": 0.3, "budget": 1.0}
+
+#: For each type, the open sublayers (attention, then feed-forward, of layers 1 to 4) and strategies 1 to 6.
+NEEDS = (
+    ("VVmm" "mVmV", "mmmVVV"),  # needs its head: the tail may go
+    ("mVVm" "VmVm", "VVVmmm"),  # redundant: every other token may go
+    ("mmVV" "VVmm", "VVVVVV"),  # needs all of its tokens
+)  # fmt: skip
+
+
+def loss_tables(vital: float) -> tuple[Tensor, Tensor]:
+    """Nats that a type loses by skipping each sublayer, (types, num_sublayers), and by each strategy, (types, 7)."""
+    prices = {"m": MILD, "V": vital}
+    sublayers = torch.zeros(TYPES, SPACE.num_sublayers)
+    sublayers[:, SPACE.open_sublayers()] = torch.tensor([[prices[need] for need in needs] for needs, _ in NEEDS])
+    tokens = torch.tensor([[0.0] + [2 * prices[need] for need in needs] for _, needs in NEEDS])
+    return sublayers, tokens
+
+
+def path_loss(vital: float, types: Tensor, decisions: Decisions) -> Tensor:
+    """Nats a token, (B,)."""
+    sublayer_loss, token_loss = loss_tables(vital)
+    keep, strategy = SPACE.flat(decisions)
+    return KEEP_ALL_LOSS + (sublayer_loss[types] * ~keep).sum(1) + token_loss[types, strategy]
+
+
+def path_cost(decisions: Decisions) -> Tensor:
+    """Cost of inputs of one length, so that each type has one best decision: (B,)."""
+    each = torch.ones(len(decisions), dtype=torch.long)
+    return cost(GEOMETRY, decisions, Lengths(22 * each, 20 * each, 5 * each)).float()
+
+
+# --- by enumeration ---
+
+
+def every_decision() -> Decisions:
+    """All 2^8 x 7 decisions of the space."""
+    free = SPACE.open_sublayers().nonzero().squeeze(1)
+    bits = torch.tensor(list(itertools.product([False, True], repeat=free.numel())))
+    keep = torch.ones(len(bits), SPACE.num_sublayers, dtype=torch.bool)
+    keep[:, free] = bits
+    strategies = torch.arange(NUM_TOKEN_STRATEGIES).repeat_interleave(len(bits))
+    return SPACE.decisions(keep.repeat(NUM_TOKEN_STRATEGIES, 1), strategies)
+
+
+def pareto(objective: Tensor, constraint: Tensor) -> list[tuple[float, float, int]]:
+    """(objective, constraint, index) of the decisions that none is better than in both: no others can be best."""
+    front: list[tuple[float, float, int]] = []
+    for item in sorted(zip(objective.tolist(), constraint.tolist(), range(len(objective)))):
+        if not front or item[1] < front[-1][1]:
+            front.append(item)
+    return front
+
+
+def enumerated_best(vital: float, minimize: str, limit: float) -> Decisions:
+    """Each type's decision in the best combination of one decision a type.
+
+    Args:
+        minimize: ``cost``, with the types' mean loss within the limit; or ``loss``, with their mean cost within it.
+    """
+    everything = every_decision()
+    fronts = []
+    for index in range(TYPES):
+        values = {
+            "loss": path_loss(vital, torch.full((len(everything),), index), everything),
+            "cost": path_cost(everything),
+        }
+        fronts.append(pareto(values.pop(minimize), values.popitem()[1]))
+    combinations = (
+        (sum(objective for objective, _, _ in parts), [index for _, _, index in parts])
+        for parts in itertools.product(*fronts)
+        if sum(constraint for _, constraint, _ in parts) <= TYPES * limit
+    )
+    return everything.select(min(combinations)[1])
+
+
+# --- by learning ---
+
+UPDATES, INPUTS, STATISTICS_UPDATES = 300, 192, 5
+LEARNING_RATE, FLOOR, KEEP_ALL_SHARE, NOISE = 1e-2, 0.02, 0.25, 0.1
+
+
+def learn(vital: float, rule: Callable[[Observation], Weights], seed: int) -> Decisions:
+    """Each type's greedy decision after learning."""
+    torch.manual_seed(seed)
+    embedding = torch.eye(TYPES, FEATURES)
+    policy = SwitchPolicy(SPACE, FEATURES, 32)
+    learner = PolicyLearner(policy, LearnerState(policy), rule, STATISTICS_UPDATES * INPUTS)
+    for update in range(UPDATES):
+        types = torch.randint(TYPES, (INPUTS,))
+        features = (embedding[types] + 0.1 * torch.randn(INPUTS, FEATURES)).unsqueeze(1)
+        ids = torch.arange(update * INPUTS, (update + 1) * INPUTS)
+        uniforms = input_uniforms(seed, update, ids, SPACE.num_sublayers + 2)
+        learner.accumulate(evidence(vital, policy, types, features, uniforms))
+        learner.step(LEARNING_RATE * max(0.0, 1 - update / (0.9 * UPDATES)))
+    return SPACE.decisions(*policy(embedding.unsqueeze(1)).greedy())
+
+
+def evidence(vital: float, policy: SwitchPolicy, types: Tensor, features: Tensor, uniforms: Tensor) -> Evidence:
+    """What the criterion gathers, with losses from the tables."""
+    keep_all = uniforms[:, -1] < KEEP_ALL_SHARE
+    distribution = policy(features)
+    chosen = SampledChooser(uniforms[:, :-1], keep_all, FLOOR)(distribution, policy.stages[0])
+    sampled, greedy = (SPACE.decisions(*choice) for choice in (chosen, distribution.greedy()))
+    losses = [path_loss(vital, types, path) + NOISE * torch.randn(len(types)) for path in (sampled, greedy)]
+    costs = [path_cost(path) for path in (sampled, greedy)]
+    advantages = torch.stack([losses[0] - losses[1], costs[0] - costs[1]], dim=1) * ~keep_all.unsqueeze(1)
+    return Evidence(
+        gradients=score_function_gradients(policy, features, sampled, advantages, FLOOR),
+        sampled=int((~keep_all).sum()),
+        violation=float(((losses[1] - losses[0] * (1 + SLACK)) * keep_all).sum()),
+        compared=int(keep_all.sum()),
+        quality=float(losses[1].sum()),
+        cost=float(costs[1].sum()),
+        inputs=len(types),
+        features=features,
+    )
+
+
+#: Between the cost of the best decisions within it and that of any with one more sublayer kept.
+BUDGET = 0.6
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_quality_finds_the_cheapest_decisions_within_the_bound(seed: int) -> None:
+    vital = VITAL["quality"]
+    best = enumerated_best(vital, "cost", KEEP_ALL_LOSS * (1 + SLACK))
+    assert learn(vital, QualityRule(), seed).to_json() == best.to_json()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_budget_finds_the_best_decisions_within_the_budget(seed: int) -> None:
+    vital = VITAL["budget"]
+    best = enumerated_best(vital, "loss", BUDGET)
+    assert learn(vital, BudgetRule(BUDGET), seed).to_json() == best.to_json()
+
+
+@pytest.mark.parametrize("vital", VITAL.values())
+def test_the_problem_is_what_it_is_said_to_be(vital: float) -> None:
+    """The best decisions differ by type, skip all that is mild and nothing vital, and leave no second choice."""
+    bound, types = KEEP_ALL_LOSS * (1 + SLACK), torch.arange(TYPES)
+    best = enumerated_best(vital, "loss", BUDGET)
+    assert best.equal(enumerated_best(vital, "cost", bound))
+    keep, strategy = SPACE.flat(best)
+    assert strategy.tolist() == [3, 6, 0]
+    assert torch.equal(keep, loss_tables(vital)[0] != MILD)
+    assert path_cost(best).mean() < BUDGET and path_loss(vital, types, best).mean() < bound
+    for row, column in SPACE.open_sublayers().expand(TYPES, -1).nonzero().tolist():
+        flipped = keep.clone()
+        flipped[row, column] ^= True
+        other = SPACE.decisions(flipped, strategy)
+        if flipped[row, column]:
+            assert path_cost(other).mean() > BUDGET
+        else:
+            assert path_loss(vital, types, other).mean() > bound

@@ -1,0 +1,335 @@
+"""The learner: evidence adds up whatever the split, statistics, averages, resumption, ranks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+from torch.testing import assert_close
+
+from fairseq_switchdec.decisions import DecisionSpace
+from fairseq_switchdec.policy import SwitchPolicy
+from fairseq_switchdec.rl import Evidence, FixedRule, LearnerState, Observation, PolicyLearner, QualityRule, Weights
+
+DIM = 4
+SPACE = DecisionSpace(3, 2)
+DEFAULT_RULE = QualityRule()
+
+
+class Setup:
+    """A policy, its learner and the observations its rule saw."""
+
+    def __init__(
+        self, rule: Callable[[Observation], Weights] = DEFAULT_RULE, statistics: int = 0, per_layer: bool = False
+    ):
+        torch.manual_seed(5)
+        self.policy = SwitchPolicy(SPACE, DIM, 6, per_layer)
+        self.state = LearnerState(self.policy)
+        self.seen: list[Observation] = []
+
+        def watched(seen: Observation) -> Weights:
+            self.seen.append(seen)
+            return rule(seen)
+
+        self.learner = PolicyLearner(self.policy, self.state, watched, statistics)
+
+    @property
+    def theta(self) -> Tensor:
+        return parameters_to_vector(self.policy.parameters()).clone()
+
+    @property
+    def everything(self) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        model = nn.ModuleDict({"policy": self.policy, "state": self.state})
+        return {name: value.clone() for name, value in model.state_dict().items()}
+
+    def evidence(self, seed: int, inputs: int = 8) -> list[Evidence]:
+        """One input's evidence each; every 4th is compared, the others are sampled."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(*size: int) -> Tensor:
+            return torch.randn(size, generator=generator)
+
+        return [
+            Evidence(
+                gradients=draw(2, self.theta.numel()) * (index % 4 > 0),
+                sampled=int(index % 4 > 0),
+                violation=float(draw()) * (index % 4 == 0),
+                compared=int(index % 4 == 0),
+                quality=float(draw().abs()),
+                cost=float(draw().sigmoid()),
+                inputs=1,
+                features=draw(1, len(self.policy.stages), DIM) * 2 + 3,
+            )
+            for index in range(inputs)
+        ]
+
+
+def merge(parts: Sequence[Evidence]) -> Evidence:
+    """The evidence of a batch made of these."""
+    names = ("gradients", "sampled", "violation", "compared", "quality", "cost", "inputs")
+    sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
+    return Evidence(**sums, features=torch.cat([part.features for part in parts]))
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], **tolerance: float) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert_close(second[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+
+
+def update(setup: Setup, *micro_batches: Evidence, learning_rate: float = 1e-2) -> dict[str, float]:
+    setup.learner.reset()
+    for evidence in micro_batches:
+        setup.learner.accumulate(evidence)
+    return setup.learner.step(learning_rate)
+
+
+@pytest.mark.parametrize("statistics", [0, 20])
+@pytest.mark.parametrize("split", [[8], [4, 4], [1, 2, 5], [1] * 8])
+def test_any_split_of_a_batch_is_the_same_update(split: list[int], statistics: int) -> None:
+    whole, parts = Setup(statistics=statistics), Setup(statistics=statistics)
+    for seed in range(5):
+        evidence = whole.evidence(seed)
+        update(whole, merge(evidence))
+        micro_batches, start = [], 0
+        for size in split:
+            micro_batches.append(merge(evidence[start : start + size]))
+            start += size
+        update(parts, *micro_batches)
+    assert whole.seen and not torch.equal(whole.theta, Setup().theta)
+    # Sums in another order: float32 rounding, which Adam's normalization keeps relative.
+    assert_same(whole.everything, parts.everything, rtol=1e-5, atol=1e-6)
+
+
+def test_reset_forgets() -> None:
+    clean, interrupted = Setup(), Setup()
+    first, second = merge(clean.evidence(0)), merge(clean.evidence(1))
+    interrupted.learner.accumulate(replace(first, gradients=first.gradients * float("nan")))
+    interrupted.learner.reset()
+    for setup in (clean, interrupted):
+        setup.learner.accumulate(second)
+        assert setup.learner.step(1e-2)
+    assert_same(clean.everything, interrupted.everything, rtol=0, atol=0)
+
+
+def test_a_step_ends_the_update() -> None:
+    setup = Setup()
+    update(setup, merge(setup.evidence(0)))
+    before = setup.everything
+    assert setup.learner.step(1e-2) == {}, "nothing left of the last update"
+    assert_same(before, setup.everything, rtol=0, atol=0)
+
+
+def test_an_update_without_evidence_does_nothing() -> None:
+    for statistics in (0, 100):
+        setup = Setup(statistics=statistics)
+        before = setup.everything
+        assert setup.learner.step(1e-2) == {} and setup.learner.step(1e-2, lambda totals: totals) == {}
+        assert_same(before, setup.everything, rtol=0, atol=0)
+        assert not setup.seen
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_statistics_standardize_the_features_before_anything_is_learned(per_layer: bool) -> None:
+    setup = Setup(statistics=20, per_layer=per_layer)
+    new = setup.theta
+    features = []
+    for seed in range(3):  # 8, 16, 24 inputs
+        assert torch.equal(setup.policy.feature_std, torch.ones_like(setup.policy.feature_std))
+        evidence = merge(setup.evidence(seed))
+        features.append(evidence.features)
+        assert update(setup, evidence) == {}
+    everything = torch.cat(features)
+    assert_close(setup.policy.feature_mean, everything.mean(0))
+    # E[x^2] - E[x]^2 in float32: some digits cancel.
+    assert_close(setup.policy.feature_std, everything.std(0, unbiased=False), rtol=1e-5, atol=1e-6)
+    assert torch.equal(setup.theta, new) and not setup.seen and setup.state.averaged_updates == 0
+    standardized = (everything - setup.policy.feature_mean) / setup.policy.feature_std
+    assert_close(standardized.mean(0), torch.zeros_like(setup.policy.feature_mean), rtol=0, atol=1e-5)
+    mean = setup.policy.feature_mean.clone()
+    assert update(setup, merge(setup.evidence(9)))["weight_cost"] == 1.0
+    assert not torch.equal(setup.theta, new)
+    assert torch.equal(setup.policy.feature_mean, mean) and setup.state.feature_count == 24, "gathered once"
+
+
+def test_a_constant_feature_does_not_divide_by_zero() -> None:
+    setup = Setup(statistics=8)
+    evidence = merge(setup.evidence(0))
+    update(setup, replace(evidence, features=torch.full_like(evidence.features, 0.37)))
+    logits = setup.policy(torch.full((1, 1, DIM), 0.37)).sublayer_logits
+    assert logits.isfinite().all() and (setup.policy.feature_std > 0).all()
+
+
+def test_averages_by_hand() -> None:
+    """Bias-corrected averages over updates with decay .9: weights .1 x .9^age, divided by their sum."""
+    setup = Setup()
+    updates = [merge(setup.evidence(seed)) for seed in range(4)]
+    best = float("inf")
+    for count in range(1, 5):
+        logged = update(setup, updates[count - 1])
+        weights = torch.tensor([0.9**age for age in range(count)][::-1])
+        weights = weights / weights.sum()
+
+        def average(values: list[Tensor], weights: Tensor = weights) -> Tensor:
+            return sum(weight * value for weight, value in zip(weights, values))  # type: ignore[return-value]
+
+        so_far, seen = updates[:count], setup.seen[-1]
+        quality_gradient, cost_gradient = average([one.gradients / one.sampled for one in so_far])
+        assert_close(seen.quality_gradient, quality_gradient)
+        assert_close(seen.cost_gradient, cost_gradient)
+        violation = float(average([torch.tensor(one.violation / one.compared) for one in so_far]))
+        quality = float(average([torch.tensor(one.quality / one.inputs) for one in so_far]))
+        best = min(best, quality)
+        assert seen.quality_violation == pytest.approx(violation, rel=1e-5)
+        assert seen.quality == pytest.approx(quality, rel=1e-5)
+        assert seen.best_quality == pytest.approx(best, rel=1e-5)
+        assert seen.cost == pytest.approx(float(average([torch.tensor(o.cost / o.inputs) for o in so_far])), rel=1e-5)
+        assert logged["violation"] == seen.quality_violation
+        assert logged["gradient_quality"] == pytest.approx(float(quality_gradient.norm()), rel=1e-5)
+        assert logged["gradient_cost"] == pytest.approx(float(cost_gradient.norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize("missing", ["compared", "sampled"])
+def test_an_update_that_measured_no_constraint_or_gradient_says_nothing_about_it(missing: str) -> None:
+    """With few inputs an update, none may have run the keep-all path: then q - c is unknown, not 0."""
+    setup = Setup()
+    chosen = [merge([part for part in setup.evidence(0) if getattr(part, missing)])]
+    chosen.append(merge([part for part in setup.evidence(1) if not getattr(part, missing)]))
+    update(setup, chosen[0])
+    update(setup, chosen[1])
+    first, second = setup.seen
+    if missing == "compared":
+        assert second.quality_violation == pytest.approx(first.quality_violation, rel=1e-5)
+    else:
+        assert_close(second.quality_gradient, first.quality_gradient)
+
+
+def test_the_first_step_is_adams() -> None:
+    """A descent: the first Adam step moves every parameter by the learning rate against the sign of e."""
+    setup = Setup(rule=FixedRule(0.5))
+    before = setup.theta
+    evidence = merge(setup.evidence(0))
+    update(setup, evidence, learning_rate=1e-3)
+    direction = (evidence.gradients[0] + 0.5 * evidence.gradients[1]) / evidence.sampled
+    assert_close(setup.theta, before - 1e-3 * direction.sign(), rtol=1e-5, atol=1e-6)
+
+
+def test_steps_equal_torchs_adam() -> None:
+    setup = Setup(rule=FixedRule(0.5))
+    reference = setup.theta.requires_grad_()
+    adam = torch.optim.Adam([reference], lr=1e-2, betas=(0.9, 0.98))
+    for seed in range(5):
+        update(setup, merge(setup.evidence(seed)))
+        reference.grad = setup.seen[-1].quality_gradient + 0.5 * setup.seen[-1].cost_gradient
+        adam.step()
+        assert_close(setup.theta, reference.detach())
+
+
+def test_a_learning_rate_of_zero_moves_nothing() -> None:
+    setup = Setup()
+    update(setup, merge(setup.evidence(0)))
+    before, state = setup.theta, setup.everything
+    logged = update(setup, merge(setup.evidence(1)), learning_rate=0.0)
+    assert torch.equal(setup.theta, before)
+    assert logged["weight_quality"] >= 0.5 and setup.state.adam_step == 2
+    assert not torch.equal(setup.everything["state.exp_avg"], state["state.exp_avg"]), "the averages go on"
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 2, 3, 5])
+def test_resuming_equals_going_on(interrupted_after: int) -> None:
+    """Statistics end with the second update, so the interruptions fall before, at and after that point."""
+    straight = Setup(statistics=16)
+    resumed = Setup(statistics=16)
+    for seed in range(7):
+        update(straight, merge(straight.evidence(seed)))
+        if seed == interrupted_after:
+            checkpoint = resumed.everything
+            resumed = Setup(statistics=16)
+            with torch.no_grad():
+                for parameter in resumed.policy.parameters():
+                    parameter.normal_()
+            model = nn.ModuleDict({"policy": resumed.policy, "state": resumed.state})
+            model.load_state_dict(checkpoint)
+        update(resumed, merge(resumed.evidence(seed)))
+    assert straight.seen and not torch.equal(straight.theta, Setup().theta)
+    assert_same(straight.everything, resumed.everything, rtol=0, atol=0)
+
+
+def test_a_learner_made_after_loading_goes_on_too() -> None:
+    straight = Setup()
+    for seed in range(3):
+        update(straight, merge(straight.evidence(seed)))
+    policy, state = copy.deepcopy(straight.policy), LearnerState(straight.policy)
+    state.load_state_dict(copy.deepcopy(straight.state.state_dict()))
+    later = PolicyLearner(policy, state, QualityRule(), 0)
+    evidence = merge(straight.evidence(3))
+    update(straight, evidence)
+    later.accumulate(evidence)
+    later.step(1e-2)
+    assert torch.equal(parameters_to_vector(policy.parameters()), straight.theta)
+    assert torch.equal(state.exp_avg_sq, straight.state.exp_avg_sq)
+
+
+def sent_by(learner: PolicyLearner) -> Tensor:
+    """What a rank hands to the sum over ranks, found on a copy: its own update is not ended."""
+    sent = []
+
+    def record(totals: Tensor) -> Tensor:
+        sent.append(totals.clone())
+        return totals
+
+    copy.deepcopy(learner).step(0.0, record)
+    return sent[0]
+
+
+@pytest.mark.parametrize("statistics", [0, 16])
+@pytest.mark.parametrize("idle", [False, True])
+def test_two_ranks_equal_one_with_both_ranks_inputs(statistics: int, idle: bool) -> None:
+    """``idle``: the second rank's micro-batches were all dummies; it takes part with zeros."""
+    alone, ranks = Setup(statistics=statistics), [Setup(statistics=statistics) for _ in range(2)]
+    for seed in range(5):
+        evidence = alone.evidence(seed)
+        shares = [evidence[:5], [] if idle else evidence[5:]]
+        update(alone, merge(shares[0] + shares[1]))
+        for rank, share in zip(ranks, shares):
+            rank.learner.reset()
+            if share:
+                rank.learner.accumulate(merge(share))
+        sent = [sent_by(rank.learner) for rank in ranks]
+        assert sent[0].shape == sent[1].shape and sent[0].dtype == torch.float32
+        total = sent[0] + sent[1]
+        for rank in ranks:
+            rank.learner.step(1e-2, lambda _, total=total: total)
+    assert_same(ranks[0].everything, ranks[1].everything, rtol=0, atol=0)
+    assert_same(alone.everything, ranks[0].everything, rtol=1e-5, atol=1e-6)
+    assert alone.seen
+
+
+def test_state_stays_in_float32_and_follows_the_model() -> None:
+    setup = Setup()
+    model = nn.ModuleDict({"policy": setup.policy, "state": setup.state, "other": nn.Linear(2, 2)})
+    model.half()
+    assert model["other"].weight.dtype == torch.float16
+    assert all(value.dtype == torch.float32 for value in setup.state.state_dict().values())
+    assert update(setup, merge(setup.evidence(0))), "and the learner still works"
+    assert setup.state.adam_step == 1, "on the buffers that a checkpoint saves"
+
+
+def test_evidence_in_half_precision_is_summed_in_float32() -> None:
+    setup = Setup(statistics=100)
+    evidence = merge(setup.evidence(0))
+    setup.learner.accumulate(
+        replace(evidence, features=torch.full((90, 1, DIM), 100.0, dtype=torch.float16), inputs=90)
+    )
+    setup.learner.accumulate(
+        replace(evidence, features=torch.full((10, 1, DIM), 100.0, dtype=torch.float16), inputs=10)
+    )
+    setup.learner.step(1e-2)
+    assert_close(setup.policy.feature_mean, torch.full((1, DIM), 100.0))

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Runs the tests, in .venv unless VENV names another environment; makes and fills it when needed.
+#   bash tests/run.sh [pytest arguments]      PYTHON names the interpreter to make it with (default: python3)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source examples/setup_venv.sh
+setup_venv quickstart test
+exec python -m pytest "$@"
