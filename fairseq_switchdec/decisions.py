@@ -20,7 +20,7 @@ SCOPES = ("encoder", "decoder")
 NUM_TOKEN_STRATEGIES = 7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decisions:
     """What every input of a batch runs: the sampled s of Eq. 2 and a of Eq. 3.
 
@@ -38,7 +38,7 @@ class Decisions:
     ffn_keep: Tensor
     cross_attention_keep: Tensor
     token_strategy: Tensor
-    _rows: dict[tuple[str, int], Tensor | None] = field(default_factory=dict, init=False, repr=False)
+    _rows: dict[tuple[str, int, str], Tensor | None] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return self.attention_keep.size(0)
@@ -49,7 +49,7 @@ class Decisions:
         ``sublayer`` is ``attention``, ``ffn`` or ``cross_attention``; ``layer`` counts as in that field's columns.
         Computed once a batch, whatever the number of decoding steps.
         """
-        key = (sublayer, layer)
+        key = (sublayer, layer, str(device))
         if key not in self._rows:
             keep = getattr(self, f"{sublayer}_keep")[:, layer]
             self._rows[key] = None if bool(keep.all()) else keep.nonzero().squeeze(1).to(device)
@@ -89,7 +89,8 @@ class DecisionSpace:
     The first encoder layer is never open: its output is what the policy reads (section 3.1).
 
     Raises:
-        ValueError: naming the flag, for an unknown candidate or scope, or an encoder of one layer.
+        ValueError: naming the flag, for an unknown candidate or scope, a space with nothing open, or an encoder of
+            one layer.
     """
 
     encoder_layers: int
@@ -105,6 +106,11 @@ class DecisionSpace:
             raise ValueError(
                 f"--encoder-layers {self.encoder_layers}: the first encoder layer feeds the policy and always runs, "
                 "so switching needs an encoder of at least 2 layers"
+            )
+        if not (self.open_sublayers().any() or self.token_open):
+            raise ValueError(
+                f"--switch-candidates {','.join(self.candidates)} with --switch-scope {','.join(self.scope)} leaves "
+                "nothing to decide: tokens are dropped in the encoder only"
             )
 
     @property

@@ -92,8 +92,8 @@ def choose_greedy(distribution: DecisionDistribution, columns: Tensor) -> tuple[
 class Float32Module(nn.Module):
     """A module that follows the model to its device, never to half precision."""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: bool) -> Float32Module:
-        return super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), *args)
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: bool, **kwargs: bool) -> Float32Module:
+        return super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), *args, **kwargs)
 
 
 class SwitchPolicy(Float32Module):
@@ -209,6 +209,7 @@ def input_uniforms(seed: int, update: int, ids: Tensor, count: int) -> Tensor:
     """
     rows = []
     for input_id in ids.tolist():
-        generator = np.random.Generator(np.random.Philox(key=[(seed & 0xFFFF_FFFF) << 32 | update, input_id]))
+        words = ((seed & 0xFFFF_FFFF) << 32 | update & 0xFFFF_FFFF, input_id & 0xFFFF_FFFF_FFFF_FFFF)
+        generator = np.random.Generator(np.random.Philox(key=np.array(words, dtype=np.uint64)))
         rows.append(torch.from_numpy(generator.random(count, dtype=np.float32)))
     return torch.stack(rows)

@@ -16,10 +16,6 @@ def random_flat(space: DecisionSpace, batch: int, seed: int = 0) -> tuple[torch.
     return keep, torch.randint(7, (batch,), generator=generator)
 
 
-def closed_space() -> DecisionSpace:
-    return DecisionSpace(3, 2, ("token",), ("decoder",))
-
-
 def test_layout_by_hand() -> None:
     space = DecisionSpace(3, 2)
     assert (space.num_layers, space.num_sublayers) == (5, 10)
@@ -66,7 +62,6 @@ def test_flat_inverts_decisions(split: bool) -> None:
         (("attention",), SCOPES, "01111", "00000", False),
         (("ffn",), SCOPES, "00000", "01111", False),
         (("token",), SCOPES, "00000", "00000", True),
-        (("token",), ("decoder",), "00000", "00000", False),
         (CANDIDATES, ("encoder",), "01100", "01100", True),
         (CANDIDATES, ("decoder",), "00011", "00011", False),
         (("token", "ffn"), ("decoder", "encoder"), "00000", "01111", True),
@@ -91,7 +86,7 @@ def test_making_decisions_leaves_its_inputs_alone() -> None:
     assert not keep.any() and strategy.tolist() == [6, 1]
 
 
-@pytest.mark.parametrize("space", [DecisionSpace(2, 1), DecisionSpace(3, 2, split_attention=True), closed_space()])
+@pytest.mark.parametrize("space", [DecisionSpace(2, 1), DecisionSpace(3, 2, split_attention=True)])
 def test_keep_all(space: DecisionSpace) -> None:
     decisions = space.keep_all(3)
     assert len(decisions) == 3
@@ -198,3 +193,8 @@ def test_refused_spaces(arguments: tuple[Any, ...], named: tuple[str, ...]) -> N
     with pytest.raises(ValueError) as error:
         DecisionSpace(*arguments)
     assert all(text in str(error.value) for text in named)
+
+
+def test_a_space_with_nothing_open_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"--switch-candidates token with --switch-scope decoder leaves nothing"):
+        DecisionSpace(3, 2, ("token",), ("decoder",))

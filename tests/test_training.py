@@ -92,7 +92,7 @@ def test_accumulated_equals_one_batch(corpus, stock_checkpoint, tmp_path):
         ("--policy-rule", "fixed", "--policy-lambda", 1.0, "--switch-per-layer"),
         ("--policy-decisions", "random", "--switch-split-attention"),
         ("--policy-decisions", "keep-all", "--checkpoint-activations"),
-        ("--sentence-avg", "--policy-keep-all-share", 0, "--policy-floor", 0),
+        ("--sentence-avg", "--policy-rule", "budget", "--policy-keep-all-share", 0, "--policy-floor", 0),
         ("--bf16",),
     ],
     ids=lambda flags: " ".join(map(str, flags)),

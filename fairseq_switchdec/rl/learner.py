@@ -29,7 +29,7 @@ class LearnerState(Float32Module):
     exp_avg_sq: Tensor
     gradient_average: Tensor
     constraint_average: Tensor
-    averaged_updates: Tensor
+    average_weight: Tensor
     best_quality: Tensor
     feature_sum: Tensor
     feature_square_sum: Tensor
@@ -43,7 +43,7 @@ class LearnerState(Float32Module):
         self.register_buffer("exp_avg_sq", torch.zeros(parameters))
         self.register_buffer("gradient_average", torch.zeros(2, parameters))  # g_q, g_c
         self.register_buffer("constraint_average", torch.zeros(3))  # q - c, q, cost
-        self.register_buffer("averaged_updates", torch.zeros(()))
+        self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q and cost
         self.register_buffer("best_quality", torch.full((), float("inf")))
         self.register_buffer("feature_sum", torch.zeros_like(policy.feature_mean))
         self.register_buffer("feature_square_sum", torch.zeros_like(policy.feature_mean))
@@ -146,7 +146,11 @@ class PolicyLearner:
         if self.state.feature_count < self.statistics_inputs:
             self._gather_statistics(inputs, feature_sum, feature_square_sum)
             return {}
-        self._average(gradients / max(sampled, 1), violation / max(compared, 1), quality / inputs, cost / inputs)
+        if sampled:
+            self._average(0, self.state.gradient_average, gradients / sampled)
+        if compared:
+            self._average(1, self.state.constraint_average[:1], totals.new_tensor([violation / compared]))
+        self._average(2, self.state.constraint_average[1:], totals.new_tensor([quality / inputs, cost / inputs]))
         seen = self._observation()
         weights = self.rule(seen)
         self._move(weights.quality * seen.quality_gradient + weights.cost * seen.cost_gradient, learning_rate)
@@ -178,18 +182,18 @@ class PolicyLearner:
             policy.feature_mean.copy_(mean)
             policy.feature_std.copy_(variance.clamp(min=1e-8).sqrt())
 
-    def _average(self, gradients: Tensor, violation: float, quality: float, cost: float) -> None:
-        state = self.state
-        constraint = torch.tensor([violation, quality, cost], device=state.constraint_average.device)
-        state.gradient_average.lerp_(gradients, 1 - AVERAGE_DECAY)
-        state.constraint_average.lerp_(constraint, 1 - AVERAGE_DECAY)
-        state.averaged_updates += 1
+    def _average(self, kind: int, average: Tensor, value: Tensor) -> None:
+        """Move one of the averages; what an update did not measure stays where it was."""
+        average.lerp_(value, 1 - AVERAGE_DECAY)
+        weight = self.state.average_weight[kind]
+        weight.lerp_(torch.ones_like(weight), 1 - AVERAGE_DECAY)
 
     def _observation(self) -> Observation:
         state = self.state
-        correction = 1 - AVERAGE_DECAY ** float(state.averaged_updates)  # the averages started at zero
-        quality_gradient, cost_gradient = state.gradient_average / correction
-        violation, quality, cost = (state.constraint_average / correction).tolist()
+        weight = state.average_weight.clamp(min=1 - AVERAGE_DECAY)  # the averages started at zero
+        quality_gradient, cost_gradient = state.gradient_average / weight[0]
+        constraint = state.constraint_average / weight[[1, 2, 2]]
+        violation, quality, cost = constraint.tolist()
         state.best_quality.clamp_(max=quality)
         return Observation(quality_gradient, cost_gradient, violation, quality, float(state.best_quality), cost)
 

@@ -150,7 +150,7 @@ def test_statistics_standardize_the_features_before_anything_is_learned(per_laye
     assert_close(setup.policy.feature_mean, everything.mean(0))
     # E[x^2] - E[x]^2 in float32: some digits cancel.
     assert_close(setup.policy.feature_std, everything.std(0, unbiased=False), rtol=1e-5, atol=1e-6)
-    assert torch.equal(setup.theta, new) and not setup.seen and setup.state.averaged_updates == 0
+    assert torch.equal(setup.theta, new) and not setup.seen and not setup.state.average_weight.any()
     standardized = (everything - setup.policy.feature_mean) / setup.policy.feature_std
     assert_close(standardized.mean(0), torch.zeros_like(setup.policy.feature_mean), rtol=0, atol=1e-5)
     mean = setup.policy.feature_mean.clone()

@@ -131,14 +131,6 @@ def test_leaves_policy_and_features_alone() -> None:
         assert not parameter.requires_grad and parameter.grad is None and torch.equal(parameter, value)
 
 
-def test_nothing_open_gives_zero() -> None:
-    space = DecisionSpace(2, 1, ("token",), ("decoder",))
-    gradients = score_function_gradients(
-        make_policy(space), torch.randn(2, 1, DIM), space.keep_all(2), torch.ones(2, 2), 0.02
-    )
-    assert not gradients.any()
-
-
 def test_inputs_without_an_advantage_count_for_nothing_however_sure_the_policy_is() -> None:
     policy = make_policy(DecisionSpace(2, 1))
     for head in policy.sublayer_heads:
