@@ -178,3 +178,30 @@ def test_source_longer_than_the_model(corpus, switchable_run, tmp_path):
     assert "Traceback" not in output and "model's 64 positions" in output
     output = generate(tmp_path / "bin", switchable_run.checkpoint, "--truncate-source")
     assert len(hypotheses(output)) == 2 and "cuts 1 of 2 sources" in output
+
+
+def test_reported_flops_are_what_an_independent_counter_sees(corpus, switchable_run):
+    """Every test input alone (no padding), on mixed decisions, through the task that fairseq-generate drives."""
+    from argparse import Namespace
+
+    import torch
+    from fairseq import checkpoint_utils
+    from torch.utils.flop_counter import FlopCounterMode
+
+    attention = pytest.importorskip("torch.nn.attention", reason="an older torch cannot choose the counted kernel")
+    overrides = {"data": str(corpus), "switch_decisions": "random", "switch_random_keep": 0.6}
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(switchable_run.checkpoint)], overrides)
+    task.cfg.switch_report = "collected, not written"
+    task.load_dataset("test")
+    dataset = task.dataset("test")
+    models[0].eval()
+    generator = task.build_generator(models, Namespace(beam=4, max_len_b=8))
+    counted = []
+    for index in range(8):
+        # The counter does not know the fused kernel of a CPU.
+        with attention.sdpa_kernel(attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            task.inference_step(generator, models, dataset.collater([dataset[index]]))
+        counted.append(counter.get_total_flops())
+    reported = [entry["flops"] for entry in task.report.inputs]
+    assert len({entry["cost"] for entry in task.report.inputs}) > 4
+    assert reported == pytest.approx(counted, rel=0.01)

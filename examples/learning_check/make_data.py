@@ -7,13 +7,14 @@ A source is a type followed by 24 to 60 symbols; its target is the part of them 
     FIRST   the first six                      its last 30 % can be dropped, no uniform share can
     DOUBLE  the last six, each given twice     every 2nd token can be dropped, its end cannot
     LAST    the last six                       nothing can be dropped
-    MARKED  the five that follow a ``*``       nothing can be dropped
+    MARKED  the five marked ones               nothing can be dropped
 
 So no token strategy but "keep all" serves all types, and a policy that saves tokens has to read its input. Each target
 symbol is replaced by a random one with probability 5 %: the loss has a floor above 0 (``noise_floor``).
 
-Two things spare the model hours without helping the policy: sources come in seven lengths, so that where the last six
-are is soon known, and there is a split of short ones to begin with: attention finds its way among a dozen symbols first.
+Three things spare the model hours without helping the policy: sources come in seven lengths, so that where the last six
+are is soon known; a split of short ones comes first, since attention finds its way among a dozen symbols far sooner;
+and a mark is an alphabet of its own, the first marked symbol from ``v0, v1, ...``, the second from ``w0, ...``.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TYPES = ("FIRST", "DOUBLE", "LAST", "MARKED")
-MARK = "*"
 SYMBOLS = tuple(f"s{number}" for number in range(200))
+MARKED_SYMBOLS = tuple(tuple(f"{letter}{number}" for number in range(40)) for letter in "vwxyz")
 LENGTHS = range(24, 61, 6)  # symbols of a source, marks and doubles included, the type not
 SHORT = range(12, 13)
 COPIED = {"FIRST": 6, "DOUBLE": 6, "LAST": 6, "MARKED": 5}
@@ -46,12 +47,12 @@ def make_pair(kind: str, rng: random.Random, lengths: range = LENGTHS) -> tuple[
     if kind == "DOUBLE":
         singles = [rng.choice(SYMBOLS) for _ in range(length // 2)]
         return [kind, *(symbol for symbol in singles for _ in range(2))], singles[-copied:]
-    if kind == "MARKED":
-        symbols = [rng.choice(SYMBOLS) for _ in range(length - copied)]
-        marked = set(rng.sample(range(len(symbols)), copied))
-        source = [token for i, symbol in enumerate(symbols) for token in ([MARK, symbol] if i in marked else [symbol])]
-        return [kind, *source], [symbols[i] for i in sorted(marked)]
     symbols = [rng.choice(SYMBOLS) for _ in range(length)]
+    if kind == "MARKED":
+        places = sorted(rng.sample(range(length), copied))
+        for place, alphabet in zip(places, MARKED_SYMBOLS):
+            symbols[place] = rng.choice(alphabet)
+        return [kind, *symbols], [symbols[place] for place in places]
     return [kind, *symbols], symbols[:copied] if kind == "FIRST" else symbols[-copied:]
 
 
@@ -67,8 +68,7 @@ def make_pairs(count: int, seed: str, lengths: range = LENGTHS) -> Iterator[tupl
 def noise_floor() -> float:
     """The loss of a perfect model, in nats per target token, end of sentence included (that one is certain)."""
     other = NOISE / len(SYMBOLS)
-    right = 1 - NOISE + other
-    entropy = -right * math.log(right) - (len(SYMBOLS) - 1) * other * math.log(other)
+    entropy = -(1 - NOISE) * math.log(1 - NOISE) - len(SYMBOLS) * other * math.log(other)
     copied = sum(COPIED.values())
     return entropy * copied / (copied + len(COPIED))
 

@@ -49,8 +49,8 @@ def test_each_type_can_lose_what_it_says(example, seed: int) -> None:
         elif kind == "LAST":
             assert symbols[-6:] == target
         else:
-            marked = [source[i + 1] for i, symbol in enumerate(source) if symbol == data.MARK]
-            assert marked == target and data.MARK not in target
+            assert [token for token in source[1:] if token not in data.SYMBOLS] == target
+            assert all(token in alphabet for token, alphabet in zip(target, data.MARKED_SYMBOLS))
 
 
 def test_data_is_reproducible_balanced_and_noisy(example, tmp_path: Path) -> None:
