@@ -177,7 +177,11 @@ def check_learning_options(options: LearningOptions) -> None:
         check_range(name, getattr(options, name), "0 or more", lambda value: 0 <= value < math.inf)
     for name in ("policy_quality_slack", "policy_quality_slack_nats"):
         check_range(name, getattr(options, name), "a finite number", math.isfinite)
-    if options.policy_decisions == "learned" and options.policy_rule == "quality" and options.policy_keep_all_share == 0:
+    if (
+        options.policy_decisions == "learned"
+        and options.policy_rule == "quality"
+        and options.policy_keep_all_share == 0
+    ):
         raise UserError("--policy-keep-all-share 0 leaves --policy-rule quality without its bound: give more than 0")
     if options.policy_decisions == "learned" and options.policy_keep_all_share == 1:
         raise UserError("--policy-keep-all-share 1 leaves no input to learn the policy from: give less than 1")

@@ -16,16 +16,18 @@ BEAM = 4
 class Settings:
     """What distinguishes one run from another; the defaults are those of a few minutes on two cores."""
 
-    updates: int = 1200
-    finetune_updates: int = 300
+    updates: int = 2400
+    finetune_updates: int = 400
     seed: int = 1
     batch_size: int = 16
-    lr: float = 8e-4
-    finetune_lr: float = 3e-4
+    finetune_batch_size: int = 32
+    lr: float = 2e-3
+    finetune_lr: float = 5e-4
     policy_lr: float = 2e-3
+    policy_statistics_inputs: int = 1000
     layers: int = 4
-    dim: int = 128
-    ffn_dim: int = 512
+    dim: int = 64
+    ffn_dim: int = 256
     heads: int = 4
     max_source_positions: int = 128
     max_target_positions: int = 256
@@ -49,15 +51,25 @@ def preprocess(ids: Path, binary: Path, bpe_dir: Path) -> list[str]:
     return [*command, "--destdir", str(binary), "--workers", "2"]
 
 
-def pretrain(settings: Settings, binary: Path, save_dir: Path) -> list[str]:
-    """A small BART from scratch, stock fairseq; it ends at the learning rate that fine-tuning starts with."""
+def fresh(settings: Settings, binary: Path, save_dir: Path) -> list[str]:
+    """An untrained stock BART of our geometry: one update that changes nothing."""
     return [
         *(*FAIRSEQ, "train", str(binary), "--task", "translation", "--arch", "bart_base"),
         *("--criterion", "label_smoothed_cross_entropy"),
-        *_training(settings, save_dir),
+        *_training(settings, save_dir, batch_size=1),
+        *("--lr", "0", "--max-update", "1", "--disable-validation"),
+    ]
+
+
+def pretrain(settings: Settings, binary: Path, start: Path, save_dir: Path) -> list[str]:
+    """A small BART from its starting weights, stock fairseq."""
+    return [
+        *(*FAIRSEQ, "train", str(binary), "--task", "translation", "--arch", "bart_base"),
+        *("--criterion", "label_smoothed_cross_entropy"),
+        *_training(settings, save_dir, settings.batch_size),
+        *_restore(start),
         *_schedule(settings.lr, settings.warmup, settings.updates),
-        *("--end-learning-rate", str(settings.finetune_lr), "--save-interval-updates", "500"),
-        *("--keep-interval-updates", "1"),
+        *("--end-learning-rate", str(settings.finetune_lr)),
     ]
 
 
@@ -75,6 +87,7 @@ def finetune_switchable(settings: Settings, binary: Path, checkpoint: Path, save
     return [
         *(*FAIRSEQ, "train", str(binary), *USER_DIR, "--arch", "switchable_bart_base"),
         *("--criterion", "lexico_policy_criterion", "--policy-lr", str(settings.policy_lr)),
+        *("--policy-statistics-inputs", str(settings.policy_statistics_inputs)),
         *_finetuning(settings, checkpoint, save_dir),
     ]
 
@@ -97,7 +110,7 @@ def _data(settings: Settings) -> list[str]:
     return [*LANGUAGES, "--truncate-source", *positions, "--num-workers", "0"]
 
 
-def _training(settings: Settings, save_dir: Path) -> list[str]:
+def _training(settings: Settings, save_dir: Path, batch_size: int) -> list[str]:
     flags = ["--share-all-embeddings", "--dropout", "0"]  # far too few updates to overfit; dropout is slow on a CPU
     for side in ("encoder", "decoder"):
         flags += [f"--{side}-layers", str(settings.layers), f"--{side}-embed-dim", str(settings.dim)]
@@ -106,7 +119,7 @@ def _training(settings: Settings, save_dir: Path) -> list[str]:
         *_data(settings),
         *flags,
         *("--label-smoothing", "0.1", "--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--adam-eps", "1e-8"),
-        *("--clip-norm", "1.0", "--batch-size", str(settings.batch_size), "--required-batch-size-multiple", "1"),
+        *("--clip-norm", "1.0", "--batch-size", str(batch_size), "--required-batch-size-multiple", "1"),
         *("--batch-size-valid", "64", "--seed", str(settings.seed), "--save-dir", str(save_dir)),
         *("--no-epoch-checkpoints", "--validate-interval", "1000", "--log-format", "json", "--log-interval", "50"),
     ]
@@ -118,9 +131,13 @@ def _schedule(lr: float, warmup: int, updates: int) -> list[str]:
 
 
 def _finetuning(settings: Settings, checkpoint: Path, save_dir: Path) -> list[str]:
-    reset = ["--reset-optimizer", "--reset-lr-scheduler", "--reset-dataloader", "--reset-meters"]
     return [
-        *("--restore-file", str(checkpoint), *reset),
-        *_training(settings, save_dir),
+        *_restore(checkpoint),
+        *_training(settings, save_dir, settings.finetune_batch_size),
         *_schedule(settings.finetune_lr, settings.finetune_warmup, settings.finetune_updates),
     ]
+
+
+def _restore(checkpoint: Path) -> list[str]:
+    reset = ["--reset-optimizer", "--reset-lr-scheduler", "--reset-dataloader", "--reset-meters"]
+    return ["--restore-file", str(checkpoint), *reset]

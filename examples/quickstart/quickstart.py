@@ -52,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of {train,valid,test}.{source,target} to use instead")
     parser.add_argument("--bpe-dir", type=Path, help="folder of encoder.json, vocab.bpe and dict.txt to use instead")
-    parser.add_argument("--bpe-size", type=int, default=8000, help="symbols of the BPE that is trained (%(default)s)")
+    parser.add_argument("--bpe-size", type=int, default=2000, help="symbols of the BPE that is trained (%(default)s)")
     parser.add_argument("--out", type=Path, default=HERE / "output", help="output folder")
     parser.add_argument("--fresh", action="store_true", help="start over: delete what an earlier run made there")
     for item in fields(Settings):
@@ -103,7 +103,7 @@ class Quickstart:
         self.args = args
         self.settings = Settings(**{item.name: getattr(args, item.name) for item in fields(Settings)})
         self.out: Path = args.out
-        self.stages = Stages(self.out, total=12 - (args.data is not None) - (args.bpe_dir is not None))
+        self.stages = Stages(self.out, total=14 - (args.data is not None) - (args.bpe_dir is not None))
 
     def run(self) -> None:
         corpus = self.corpus()
@@ -142,13 +142,23 @@ class Quickstart:
         return self.out / "models" / model / "checkpoint_last.pt"
 
     def train(self, binary: Path) -> None:
+        fresh, scaled = self.checkpoint("fresh"), self.out / "models" / "start.pt"
+        command = commands.fresh(self.settings, binary, fresh.parent)
+        self.stages.run("fresh", command, makes=[fresh], after=["preprocess"], wipe=[fresh.parent])
+        script = HERE.parent / "scale_weights.py"
+        command = [sys.executable, script, "--gain", self.gain(), fresh, scaled]
+        self.stages.run("scale", command, makes=[scaled], after=["fresh"], sources=[script])
         start = self.checkpoint("pretrain")
-        command = commands.pretrain(self.settings, binary, start.parent)
-        self.stages.run("pretrain", command, makes=[start], after=["preprocess"], wipe=[start.parent])
+        command = commands.pretrain(self.settings, binary, scaled, start.parent)
+        self.stages.run("pretrain", command, makes=[start], after=["scale"], wipe=[start.parent])
         for name, build in (("plain", commands.finetune_plain), ("switchable", commands.finetune_switchable)):
             made = self.checkpoint(name)
             command = build(self.settings, binary, start, made.parent)
             self.stages.run(name, command, makes=[made], after=["pretrain"], wipe=[made.parent])
+
+    def gain(self) -> str:
+        """What brings BERT's standard deviation of 0.02 to 0.8 / sqrt(channels), for `scale_weights.py`."""
+        return f"{0.8 / self.settings.dim**0.5 / 0.02:.2f}"
 
     def generate_all(self, binary: Path, bpe_dir: Path) -> None:
         for system, flags in SYSTEM_FLAGS.items():
