@@ -16,7 +16,7 @@ BEAM = 4
 class Settings:
     """What distinguishes one run from another; the defaults are those of a few minutes on two cores."""
 
-    updates: int = 2400
+    updates: int = 2000
     finetune_updates: int = 400
     seed: int = 1
     batch_size: int = 16
