@@ -184,7 +184,6 @@ def test_reported_flops_are_what_an_independent_counter_sees(corpus, switchable_
     """Every test input alone (no padding), on mixed decisions, through the task that fairseq-generate drives."""
     from argparse import Namespace
 
-    import torch
     from fairseq import checkpoint_utils
     from torch.utils.flop_counter import FlopCounterMode
 

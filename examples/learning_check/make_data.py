@@ -12,9 +12,9 @@ A source is a type followed by 24 to 60 symbols; its target is the part of them 
 So no token strategy but "keep all" serves all types, and a policy that saves tokens has to read its input. Each target
 symbol is replaced by a random one with probability 5 %: the loss has a floor above 0 (``noise_floor``).
 
-Three things spare the model hours without helping the policy: sources come in seven lengths, so that where the last six
-are is soon known; a split of short ones comes first, since attention finds its way among a dozen symbols far sooner;
-and a mark is an alphabet of its own, the first marked symbol from ``v0, v1, ...``, the second from ``w0, ...``.
+Three things spare the model hours without helping the policy: sources come in seven lengths, so that where the last
+six are is soon known; a split of short ones comes first, since attention finds its way among a dozen symbols far
+sooner; and a mark is an alphabet of its own, the first marked symbol from ``v0, v1, ...``, the second from ``w0, ...``.
 """
 
 from __future__ import annotations
@@ -68,9 +68,14 @@ def make_pairs(count: int, seed: str, lengths: range = LENGTHS) -> Iterator[tupl
 def noise_floor() -> float:
     """The loss of a perfect model, in nats per target token, end of sentence included (that one is certain)."""
     other = NOISE / len(SYMBOLS)
-    entropy = -(1 - NOISE) * math.log(1 - NOISE) - len(SYMBOLS) * other * math.log(other)
-    copied = sum(COPIED.values())
-    return entropy * copied / (copied + len(COPIED))
+
+    def entropy(right: float, others: int) -> float:
+        return -right * math.log(right) - others * other * math.log(other)
+
+    by_type = dict.fromkeys(TYPES, entropy(1 - NOISE + other, len(SYMBOLS) - 1))
+    by_type["MARKED"] = entropy(1 - NOISE, len(SYMBOLS))  # noise never hits a marked symbol by chance
+    total = sum(copied * by_type[kind] for kind, copied in COPIED.items())
+    return total / (sum(COPIED.values()) + len(COPIED))
 
 
 def write_split(folder: Path, split: str, pairs: Iterable[tuple[str, str]]) -> None:

@@ -6,18 +6,18 @@ from typing import Any, Optional
 
 import torch
 from fairseq.models import FairseqIncrementalDecoder
-from fairseq.modules import PositionalEmbedding
 from torch import Tensor, nn
 
 from ..modules import SwitchableDecoderLayer
 from ..modules.cache import DecoderCache
 from ..modules.checkpointing import run_layer
 from ..modules.layers import attention_mask, causal_mask
+from .embedding import Embeds
 
 CACHE = "switchable_decoder_cache"
 
 
-class SwitchableDecoder(FairseqIncrementalDecoder):
+class SwitchableDecoder(FairseqIncrementalDecoder, Embeds):
     """Embeddings, the layers, the output projection. Tokens are never dropped here (section 3.1).
 
     Args:
@@ -27,15 +27,8 @@ class SwitchableDecoder(FairseqIncrementalDecoder):
     def __init__(self, cfg: Any, dictionary: Any, embed_tokens: nn.Embedding):
         super().__init__(dictionary)
         self.register_buffer("version", torch.Tensor([3]))
-        self.embed_tokens = embed_tokens
-        self.padding_idx = embed_tokens.padding_idx
-        self.embed_scale = 1.0 if cfg.no_scale_embedding else cfg.decoder.embed_dim**0.5
         self.max_target_positions = cfg.max_target_positions
-        self.embed_positions = PositionalEmbedding(
-            cfg.max_target_positions, cfg.decoder.embed_dim, self.padding_idx, learned=cfg.decoder.learned_pos
-        )
-        self.layernorm_embedding = nn.LayerNorm(cfg.decoder.embed_dim) if cfg.layernorm_embedding else None
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.build_embeddings(cfg, cfg.decoder, embed_tokens, cfg.max_target_positions)
         self.encoder_layers = cfg.encoder.layers
         self.layers = nn.ModuleList(
             SwitchableDecoderLayer(cfg, cfg.encoder.layers + i, i) for i in range(cfg.decoder.layers)
@@ -86,10 +79,7 @@ class SwitchableDecoder(FairseqIncrementalDecoder):
                 layers = self.encoder_layers, len(self.layers)
                 incremental_state[CACHE] = DecoderCache(decisions, beams, *layers)
             cache = incremental_state[CACHE]
-        x = self.embed_scale * self.embed_tokens(prev_output_tokens) + positions
-        if self.layernorm_embedding is not None:
-            x = self.layernorm_embedding(x)
-        x = self.dropout(x).unflatten(0, (-1, beams))
+        x = self.embed(self.embed_tokens(prev_output_tokens), positions).unflatten(0, (-1, beams))
 
         padding = prev_output_tokens.eq(self.padding_idx)
         # On the right, as fairseq pads targets by default, causal attention hides padding from every real token.

@@ -6,7 +6,6 @@ from typing import Any, Optional
 
 import torch
 from fairseq.models import FairseqEncoder
-from fairseq.modules import PositionalEmbedding
 from torch import Tensor, nn
 
 from ..cost import Lengths
@@ -16,9 +15,10 @@ from ..modules.checkpointing import run_layer
 from ..modules.layers import attention_mask
 from ..policy import Chooser, SwitchPolicy, choose_greedy, pool
 from ..tokens import drop_tokens, kept_tokens
+from .embedding import Embeds
 
 
-class SwitchableEncoder(FairseqEncoder):
+class SwitchableEncoder(FairseqEncoder, Embeds):
     """Token and position embeddings, the first layer, the policy's decisions, token dropping, the other layers.
 
     Args:
@@ -32,15 +32,8 @@ class SwitchableEncoder(FairseqEncoder):
     ):
         super().__init__(dictionary)
         self.register_buffer("version", torch.Tensor([3]))  # as in stock fairseq: old checkpoints are told by it
-        self.embed_tokens = embed_tokens
-        self.padding_idx = embed_tokens.padding_idx
-        self.embed_scale = 1.0 if cfg.no_scale_embedding else cfg.encoder.embed_dim**0.5
         self.max_source_positions = cfg.max_source_positions
-        self.embed_positions = PositionalEmbedding(
-            cfg.max_source_positions, cfg.encoder.embed_dim, self.padding_idx, learned=cfg.encoder.learned_pos
-        )
-        self.layernorm_embedding = nn.LayerNorm(cfg.encoder.embed_dim) if cfg.layernorm_embedding else None
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.build_embeddings(cfg, cfg.encoder, embed_tokens, cfg.max_source_positions)
         self.layers = nn.ModuleList(SwitchableEncoderLayer(cfg, cfg.encoder, i) for i in range(cfg.encoder.layers))
         self.space = space
         self.policy = policy
@@ -49,14 +42,6 @@ class SwitchableEncoder(FairseqEncoder):
     def max_positions(self) -> int:
         """Longest source, in tokens."""
         return self.max_source_positions
-
-    def forward_embedding(self, src_tokens: Tensor, token_embeddings: Tensor | None = None) -> Tensor:
-        """Token and position embeddings: int64 (B, S) to (B, S, D)."""
-        tokens = self.embed_tokens(src_tokens) if token_embeddings is None else token_embeddings
-        x = self.embed_scale * tokens + self.embed_positions(src_tokens)
-        if self.layernorm_embedding is not None:
-            x = self.layernorm_embedding(x)
-        return self.dropout(x)
 
     def forward(
         self,
@@ -78,7 +63,8 @@ class SwitchableEncoder(FairseqEncoder):
         """
         padding_mask = src_tokens.eq(self.padding_idx)
         padding = padding_mask if padding_mask.any() else None
-        x = self.forward_embedding(src_tokens, token_embeddings)
+        tokens = self.embed_tokens(src_tokens) if token_embeddings is None else token_embeddings
+        x = self.embed(tokens, self.embed_positions(src_tokens))
         if padding is not None:
             x = x.masked_fill(padding.unsqueeze(-1), 0)
 

@@ -72,11 +72,11 @@ def test_data_is_reproducible_balanced_and_noisy(example, tmp_path: Path) -> Non
 def test_noise_floor_is_the_entropy_of_the_targets(example) -> None:
     data = example.make_data
     wrong = data.NOISE / 200
-    probabilities = [1 - data.NOISE + wrong] + [wrong] * 199
-    entropy = -sum(p * math.log(p) for p in probabilities)
-    assert data.noise_floor() == pytest.approx(
-        entropy * 23 / 27
-    )  # 6 + 6 + 6 + 5 symbols, and four ends that are certain
+    unmarked = [1 - data.NOISE + wrong] + [wrong] * 199
+    marked = [1 - data.NOISE] + [wrong] * 200  # noise is an unmarked symbol
+    entropies = [-sum(p * math.log(p) for p in probabilities) for probabilities in (unmarked, marked)]
+    total = 18 * entropies[0] + 5 * entropies[1]  # and four ends that are certain
+    assert data.noise_floor() == pytest.approx(total / 27)
 
 
 # --- commands ---
