@@ -109,7 +109,8 @@ class Stages:
         record = {"command": shlex.join(argv), "fingerprint": fingerprint, "finished": False}
         self._write_marker(name, record)
         start = time.monotonic()
-        status = _run_logged(argv, self.log(name), {**os.environ, **(env or {})})
+        # Models this small leave threads waiting for each other; beside other work they are several times slower.
+        status = _run_logged(argv, self.log(name), {"OMP_NUM_THREADS": "1", **os.environ, **(env or {})})
         missing = [str(path) for path in makes if not path.exists()]
         if status or missing:
             raise StageError(_failure(name, status, missing, self.log(name)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Optional, Union
 
 from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass.constants import DDP_BACKEND_CHOICES
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II
 
@@ -60,7 +61,9 @@ class LearningOptions(FairseqDataclass):
         2e-4, "learning rate of the policy's own Adam; 2e-4 suits thousands of updates, 2e-3 a few hundred"
     )
     policy_total_updates: int = option(
-        0, "updates over which --policy-lr falls to 0, the last tenth of them at 0; 0 = --max-update"
+        0,
+        "updates over which --policy-lr falls to 0, the last tenth of them at 0; 0 = --max-update, and constant where "
+        "that is not given",
     )
     policy_quality_slack: float = option(
         0.05, "rule quality: the greedy path's loss may exceed the keep-all path's by this share of it"
@@ -82,6 +85,9 @@ class LearningOptions(FairseqDataclass):
     policy_cost_beam: int = option(4, "beam size for which the cost of a path is estimated in training and validation")
     seed: int = II("common.seed")
     max_update: int = II("optimization.max_update")
+    find_unused_parameters: bool = II("distributed_training.find_unused_parameters")
+    ddp_backend: DDP_BACKEND_CHOICES = II("distributed_training.ddp_backend")  # noqa: RUF009
+    distributed_world_size: int = II("distributed_training.distributed_world_size")
 
 
 @dataclass
@@ -109,6 +115,8 @@ class LexicoPolicyCriterionConfig(LearningOptions):
 @dataclass
 class SwitchableTaskConfig(TranslationConfig, RunOptions):
     """The task's options: the translation task's and ours."""
+
+    skip_invalid_size_inputs_valid_test: bool = II("dataset.skip_invalid_size_inputs_valid_test")
 
 
 @dataclass
@@ -173,7 +181,7 @@ def check_learning_options(options: LearningOptions) -> None:
     check_range("policy_floor", options.policy_floor, "in [0, 0.14)", lambda value: 0 <= value < 0.14)
     for name in ("policy_random_keep", "policy_keep_all_share"):
         check_range(name, getattr(options, name), "in [0, 1]", lambda value: 0 <= value <= 1)
-    for name in ("policy_lr", "policy_lambda", "policy_statistics_inputs"):
+    for name in ("policy_lr", "policy_lambda", "policy_statistics_inputs", "policy_total_updates"):
         check_range(name, getattr(options, name), "0 or more", lambda value: 0 <= value < math.inf)
     for name in ("policy_quality_slack", "policy_quality_slack_nats"):
         check_range(name, getattr(options, name), "a finite number", math.isfinite)
@@ -186,6 +194,19 @@ def check_learning_options(options: LearningOptions) -> None:
     if options.policy_decisions == "learned" and options.policy_keep_all_share == 1:
         raise UserError("--policy-keep-all-share 1 leaves no input to learn the policy from: give less than 1")
     check_range("policy_cost_beam", options.policy_cost_beam, "1 or more", lambda value: value >= 1)
+
+
+def check_distributed(options: LearningOptions) -> None:
+    """Refuse the one way of data-parallel training that cannot skip.
+
+    Raises:
+        UserError: naming the flag that mends it.
+    """
+    backend = str(getattr(options.ddp_backend, "value", options.ddp_backend))
+    if options.distributed_world_size > 1 and backend in ("pytorch_ddp", "c10d") and not options.find_unused_parameters:
+        raise UserError(
+            "a sublayer that a batch skips has no gradient: add --find-unused-parameters, or --ddp-backend legacy_ddp"
+        )
 
 
 def check_range(name: str, value: float, expected: str, holds: Any) -> None:

@@ -1,4 +1,4 @@
-"""The cost model (SPEC: "FLOPs"): 2 x multiply-accumulates of every matrix product that a path runs.
+"""The cost model ("estimated FLOPs", section 3.2): 2 x multiply-accumulates of every matrix product that a path runs.
 
 Counted for the real lengths of each input: projections, scores, context, feed-forward, output projection and policy;
 encoder tokens after dropping; decoder steps x beam. ``cost`` in (0, 1] is a path's FLOPs over those of the same

@@ -19,6 +19,7 @@ from fairseq_switchdec.config import (
     SwitchConfig,
     build_rule,
     build_space,
+    check_distributed,
     check_learning_options,
     flag,
     options_table,
@@ -182,3 +183,21 @@ def test_every_option_says_what_it_is_for() -> None:
     for item in dataclasses.fields(SwitchConfig):
         if item.name in our_fields(SwitchConfig):
             assert len(item.metadata.get("help", "")) > 15, item.name
+
+
+@pytest.mark.parametrize(
+    ("ranks", "backend", "unused", "refused"),
+    [
+        (2, "pytorch_ddp", False, True),
+        (2, "pytorch_ddp", True, False),
+        (2, "legacy_ddp", False, False),
+        (1, "pytorch_ddp", False, False),
+    ],
+)
+def test_ddp_has_to_expect_skipped_sublayers(ranks: int, backend: str, unused: bool, refused: bool) -> None:
+    options = SimpleNamespace(distributed_world_size=ranks, ddp_backend=backend, find_unused_parameters=unused)
+    if refused:
+        with pytest.raises(UserError, match="--find-unused-parameters"):
+            check_distributed(options)
+    else:
+        check_distributed(options)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_switchable
 from fairseq.sequence_generator import SequenceGenerator
+from support import build_switchable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode

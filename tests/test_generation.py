@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA_FLAGS, REPO, SWITCHABLE_FLAGS, run_command
+from support import DATA_FLAGS, REPO, SWITCHABLE_FLAGS, run_command
 
 BEAM = ("--beam", 4, "--max-len-b", 8, "--cpu", "--seed", 1, "--num-workers", 0)
 
@@ -45,7 +45,7 @@ def random_run(corpus, switchable_run, tmp_path_factory):
 
 def test_keep_all_equals_stock_from_a_stock_checkpoint(corpus, stock_checkpoint, switchable_run, tmp_path):
     """A stock checkpoint given to --restore-file, trained for no update, saved and reloaded: stock's hypotheses."""
-    from conftest import POLICY_FLAGS, architecture, train_flags
+    from support import POLICY_FLAGS, architecture, train_flags
 
     flags = ("--restore-file", stock_checkpoint, "--lr", 0, "--reset-optimizer", "--reset-dataloader", "--reset-meters")
     run_command(
@@ -123,6 +123,24 @@ def test_interactive_with_an_empty_line(corpus, switchable_run):
     assert len(hypotheses(result.stdout)) == 3
 
 
+def test_interactive_gives_decisions_by_line_whatever_the_batch(corpus, switchable_run, tmp_path):
+    """fairseq sorts the lines of a buffer by length; an entry of the file belongs to a line all the same."""
+    (tmp_path / "forced.json").write_text(
+        json.dumps([{"attention_keep": [True] * 5, "ffn_keep": [True] * 5, "token_strategy": t} for t in (0, 3, 6)])
+    )
+    found = []
+    for size in (1, 3):
+        report = tmp_path / f"report{size}.json"
+        command = [sys.executable, "-m", "fairseq_switchdec", "interactive", corpus, *DATA_FLAGS, *SWITCHABLE_FLAGS]
+        command += ["--path", switchable_run.checkpoint, *BEAM, "--buffer-size", size, "--batch-size", size]
+        command += ["--switch-decisions", tmp_path / "forced.json", "--switch-report", report]
+        lines = "".join(" ".join(["w1"] * length) + "\n" for length in (12, 4, 7, 9))
+        subprocess.run(list(map(str, command)), cwd=REPO, input=lines, capture_output=True, text=True, check=True)
+        entries = json.loads(report.read_text())["per_input"]
+        found.append([(entry["id"], entry["source_tokens"], entry["token_strategy"]) for entry in entries])
+    assert found[0] == found[1] == [(0, 13, 0), (1, 5, 3), (2, 8, 6), (3, 10, 0)]
+
+
 def test_hub_interface_equals_the_command(corpus, switchable_run):
     """``from_pretrained`` finds the task, and decodes on the greedy path."""
     lines = ("w1 w2 w3", "w4 w5")
@@ -148,8 +166,10 @@ for beams in bart.generate(tokens, beam=4, max_len_b=8):
         (("--switch-decisions", "gready"), "--switch-decisions 'gready' is neither greedy"),
         (("--switch-random-keep", 2), "--switch-random-keep 2"),
         (("--max-source-positions", 9), "--max-source-positions 9.*--truncate-source"),
+        (("--print-alignment",), "--print-alignment needs attention weights"),
+        (("--score-reference", "--switch-report", "unused.json"), "leave out --score-reference"),
     ],
-    ids=["report", "decisions", "keep", "positions"],
+    ids=["report", "decisions", "keep", "positions", "alignment", "reference"],
 )
 def test_mistakes_end_with_one_message(corpus, switchable_run, flags, message):
     output = generate(corpus, switchable_run.checkpoint, *flags, check=False)
@@ -164,6 +184,11 @@ def test_decisions_file_for_another_model(corpus, switchable_run, tmp_path):
     output = generate(corpus, switchable_run.checkpoint, "--switch-decisions", path, check=False)
     assert "Traceback" not in output
     assert "must be a list of 5 booleans (this model has 3 encoder and 2 decoder layers)" in output
+
+
+def test_plain_checkpoint_cannot_switch(corpus, stock_checkpoint):
+    output = generate(corpus, stock_checkpoint, "--switch-decisions", "random", check=False)
+    assert "Traceback" not in output and "--path names a plain one" in output
 
 
 def test_source_longer_than_the_model(corpus, switchable_run, tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import (
+from support import (
     POLICY_FLAGS,
     SWITCHABLE_FLAGS,
     architecture,
@@ -81,7 +81,11 @@ def test_accumulated_equals_one_batch(corpus, stock_checkpoint, tmp_path):
     common += ("--data-buffer-size", 0, "--policy-statistics-inputs", 24)
     train(corpus, tmp_path / "whole", 5, *common, "--batch-size", 120, "--update-freq", 1)
     train(corpus, tmp_path / "parts", 5, *common, "--batch-size", 30, "--update-freq", 4)
-    assert_equal_states(model_state(tmp_path / "whole"), model_state(tmp_path / "parts"), rtol=1e-4, atol=1e-5)
+    whole, parts = (
+        {k: v for k, v in model_state(tmp_path / name).items() if "k_proj.bias" not in k} for name in ("whole", "parts")
+    )
+    # A key's bias has no gradient (softmax ignores it): Adam scales what rounding leaves of it to full steps.
+    assert_equal_states(whole, parts, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_accumulated_equals_one_batch(corpus, stock_checkpoint, tmp_path):
         ("--policy-decisions", "random", "--switch-split-attention"),
         ("--policy-decisions", "keep-all", "--checkpoint-activations"),
         ("--sentence-avg", "--policy-rule", "budget", "--policy-keep-all-share", 0, "--policy-floor", 0),
-        ("--bf16",),
+        ("--memory-efficient-fp16", "--clip-norm", 1.0),
     ],
     ids=lambda flags: " ".join(map(str, flags)),
 )
@@ -141,6 +145,14 @@ def test_checkpoint_of_another_geometry_is_refused(corpus, stock_checkpoint, tmp
     )  # fmt: skip
     assert result.returncode == 1 and "Traceback" not in result.stdout
     assert "geometry differs" in result.stdout and "--encoder-ffn-embed-dim" in result.stdout
+
+
+def test_a_new_training_forgets_the_last_ones_adam(corpus, switchable_run, tmp_path):
+    """But keeps the statistics that belong to the trained policy."""
+    train(corpus, tmp_path, 2, "--restore-file", switchable_run.checkpoint, *RESET)
+    state = model_state(tmp_path)
+    assert float(state["learner_state.adam_step"]) == 2
+    assert float(state["learner_state.feature_count"]) >= 32
 
 
 def test_truncated_sources_are_counted(corpus, tmp_path):

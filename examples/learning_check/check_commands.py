@@ -15,7 +15,7 @@ SHORT_UPDATES, PRETRAIN_UPDATES, PRETRAIN_LR, PRETRAIN_BATCH = 500, 1200, 2e-3, 
 UPDATES, LR, BATCH, POLICY_LR = 300, 5e-4, 48, 2e-3
 BEAM = 1  # NLL is measured on one hypothesis, so its cost is that of one
 
-#: What each rule is given; Table 8 has the constant weights, SPEC's prototype the budget.
+#: What each rule is given; Table 8 has the constant weights.
 RULES = {
     "quality": [],
     "budget": ["--policy-flops-budget", "0.7"],

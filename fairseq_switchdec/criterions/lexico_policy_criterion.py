@@ -14,7 +14,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_l
 from fairseq.logging import metrics
 from torch import Tensor
 
-from ..config import LexicoPolicyCriterionConfig, build_rule, check_learning_options
+from ..config import LexicoPolicyCriterionConfig, build_rule, check_distributed, check_learning_options
 from ..cost import Lengths, Skipped, cost
 from ..decisions import Decisions
 from ..errors import UserError
@@ -67,6 +67,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
     def __init__(self, cfg: LexicoPolicyCriterionConfig, task: Any):
         super().__init__(task)
         check_learning_options(cfg)
+        check_distributed(cfg)
         if not hasattr(task, "run_decisions"):
             raise UserError("--criterion lexico_policy_criterion needs --task switchable_task")
         self.cfg = cfg
@@ -86,6 +87,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         if model.training:
             rollout = self.rollout(model, sample, update_num=0)
             return rollout.loss, rollout.sample_size, rollout.log
+        self.require_switchable(model)
         path = self.path_loss(model, sample, self.task.run_decisions(model, sample))
         keep_all = self.path_loss(model, sample, model.encoder.space.keep_all(len(path.decisions)))
         log = self.log_path(model, sample, path) | self.log_keep_all(keep_all, slice(None))
@@ -121,7 +123,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         if choice == "learned":
             return SampledChooser(uniforms, keep_all, self.cfg.policy_floor)
         if choice == "random":
-            return random_decisions(space, uniforms.masked_fill(keep_all.unsqueeze(1), 0), self.cfg.policy_random_keep)
+            keep, strategy = space.flat(random_decisions(space, uniforms, self.cfg.policy_random_keep))
+            return space.decisions(keep | keep_all.unsqueeze(1), strategy.masked_fill(keep_all, 0))
         return space.keep_all(len(keep_all))
 
     def greedy_decisions(self, model: Any, sampled: PathLoss) -> Decisions | None:
@@ -180,18 +183,20 @@ class LexicoPolicyCriterion(FairseqCriterion):
         """theta <- theta - gamma e (Eq. 6), at the end of an update; every rank calls."""
         if self.cfg.policy_decisions != "learned":
             return
-        learner = self.policy_learner(model)
+        learner = self.policy_learner(model, update_num)
         logged = learner.step(self.learning_rate(update_num), self.task.sum_over_ranks)
         if logged:
             self.weights = Weights(logged["weight_quality"], logged["weight_cost"])
         for name, value in logged.items():
             metrics.log_scalar(f"policy_{name}", value, round=4)
 
-    def policy_learner(self, model: Any) -> PolicyLearner:
+    def policy_learner(self, model: Any, update_num: int) -> PolicyLearner:
         """The learner, made when the model is on its device and a checkpoint has been loaded."""
         if self.learner is None:
             rule = build_rule(self.cfg)
             policy, state = model.encoder.policy, model.learner_state
+            if update_num == 0:  # also with --reset-optimizer and --finetune-from-model
+                state.restart()
             self.learner = PolicyLearner(policy, state, rule, self.cfg.policy_statistics_inputs)
         return self.learner
 

@@ -76,19 +76,28 @@ class DecisionSource:
             if not self.table:
                 self.table = permuted(greedy_of_all(), self.seed)
             return Decisions.cat([self.table[index] for index in ids.tolist()])
-        return self.forced(space, ids)
+        forced = self.forced(space)
+        return forced.select(ids.cpu() % len(forced))
 
-    def forced(self, space: DecisionSpace, ids: Tensor) -> Decisions:
-        """The file's entries, taken in turn by input id."""
+    def check(self, space: DecisionSpace) -> None:
+        """Refuse a decisions file that does not fit a model, before generation starts."""
+        if self.entries is not None:
+            self.forced(space)
+
+    def forced(self, space: DecisionSpace) -> Decisions:
+        """The file's entries, taken in turn by input id.
+
+        Raises:
+            UserError: an entry does not fit the model.
+        """
         assert self.entries is not None
         try:
-            decisions = space.from_json(self.entries)
+            return space.from_json(self.entries)
         except ValueError as error:
             raise UserError(
                 f"--switch-decisions {self.choice}: {error} (this model has {space.encoder_layers} encoder and "
                 f"{space.decoder_layers} decoder layers)"
             ) from None
-        return decisions.select(ids.cpu() % len(decisions))
 
 
 def read_entries(path: str) -> list[Any]:

@@ -29,12 +29,12 @@ class SwitchReport:
     """
 
     def __init__(self, path: str | None):
-        self.path = path
+        self.path = None if path is None else os.path.realpath(path)
         self.inputs: list[dict[str, Any]] = []
         self.flops = 0.0
         self.seconds = 0.0
-        if path is not None:
-            check_writable(path)
+        if self.path is not None:
+            check_writable(self.path)
 
     def add(
         self,
@@ -91,30 +91,39 @@ class SwitchReport:
             f"{total['tokens_dropped']:.1%} of tokens; {total['seconds']:.1f} s"
         )
 
-    def write(self) -> None:
-        """Write the file, inputs in the order of their ids; the old file stays until the new one is complete."""
-        if self.path is None:
-            return
+    def write(self, complete: bool = True) -> str:
+        """Write the file, inputs in the order of their ids; an old file stays until the new one is there.
+
+        Args:
+            complete: the run went to its end; otherwise the report goes to ``PATH.partial`` and no old one is touched.
+
+        Returns:
+            where it was written.
+        """
+        assert self.path is not None
         content = self.summary() | {"per_input": sorted(self.inputs, key=lambda entry: entry["id"])}
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=os.path.dirname(os.path.abspath(self.path)), delete=False
-        ) as file:
-            json.dump(content, file, indent=1)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, self.path)
+        path = self.path if complete else self.path + ".partial"
+        temporary = f"{path}.{os.getpid()}.tmp"
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(content, file, indent=1)
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+        return path
 
 
 def check_writable(path: str) -> None:
-    """Refuse a path no report could be written to.
+    """Refuse a path no report could be written to, or that is something else than a file (a device, say).
 
     Raises:
         UserError: naming the flag.
     """
-    folder = os.path.dirname(os.path.abspath(path))
     try:
-        if os.path.isdir(path):
-            raise IsADirectoryError(None, "it is a folder")
-        with tempfile.TemporaryFile(dir=folder):
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError(None, "it is no file")
+        with tempfile.TemporaryFile(dir=os.path.dirname(path)):
             pass
     except OSError as error:
         raise UserError(f"--switch-report {path} cannot be written: {error.strerror}") from None

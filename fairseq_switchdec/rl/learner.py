@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from torch.nn.utils import parameters_to_vector
 
 from ..policy import Float32Module, SwitchPolicy
 from .rules import Observation, Weights
+
+logger = logging.getLogger(__name__)
 
 #: Decay of the averages over updates of the gradients and of the constraint.
 AVERAGE_DECAY = 0.9
@@ -48,6 +51,14 @@ class LearnerState(Float32Module):
         self.register_buffer("feature_sum", torch.zeros_like(policy.feature_mean))
         self.register_buffer("feature_square_sum", torch.zeros_like(policy.feature_mean))
         self.register_buffer("feature_count", torch.zeros(()))
+
+    def restart(self) -> None:
+        """Begin a new training: forget Adam's moments and the averages. The features' statistics belong to the trained
+        policy and stay.
+        """
+        for name in ("adam_step", "exp_avg", "exp_avg_sq", "gradient_average", "constraint_average", "average_weight"):
+            getattr(self, name).zero_()
+        self.best_quality.fill_(float("inf"))
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ class PolicyLearner:
         if all_reduce is not None:
             totals = all_reduce(totals)
         sampled, violation, compared, quality, cost, inputs = totals[:6].tolist()
-        if inputs == 0:
+        if inputs == 0 or not bool(totals.isfinite().all()):  # one NaN would stay in the averages for good
             return {}
         gradients, feature_sum, feature_square_sum = self._split(totals[6:])
         if self.state.feature_count < self.statistics_inputs:
@@ -179,6 +190,7 @@ class PolicyLearner:
         if state.feature_count >= self.statistics_inputs:
             mean = state.feature_sum / state.feature_count
             variance = state.feature_square_sum / state.feature_count - mean.square()
+            logger.info("features are standardized by %d inputs: the policy starts to learn", int(state.feature_count))
             policy.feature_mean.copy_(mean)
             policy.feature_std.copy_(variance.clamp(min=1e-8).sqrt())
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import itertools
 import logging
+import sys
 import time
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from fairseq import utils
 from fairseq.data import LanguagePairDataset
 from fairseq.distributed import utils as distributed_utils
+from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
@@ -38,7 +39,11 @@ class SwitchableTask(TranslationTask):
         super().__init__(cfg, src_dict, tgt_dict)
         self.source = DecisionSource(cfg)
         self.report = SwitchReport(cfg.switch_report)
-        self.running_ids = itertools.count()
+        self.criterion: Any = None
+        # fairseq-interactive passes no ids on: those of its lines are counted here.
+        self.typed: LanguagePairDataset | None = None
+        self.typed_before = 0
+        self.typed_ids: list[int] = []
         self.run_dataset: LanguagePairDataset | None = None
         if cfg.switch_report is not None:
             atexit.register(self.finish_report)
@@ -54,25 +59,36 @@ class SwitchableTask(TranslationTask):
     def filter_indices_by_size(
         self, indices: Any, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False
     ) -> Any:
-        """fairseq's hook; a source that the model has no positions for is refused, not silently left out.
+        """fairseq's hook, here for one message instead of a traceback where a source has more tokens than the model has
+        positions, or than ``--max-tokens`` allows.
 
         Raises:
-            UserError: some sources are too long.
+            UserError: some sources are too long and the user did not ask to leave such inputs out.
         """
-        if isinstance(dataset, LanguagePairDataset) and max_positions is not None:
+        if isinstance(dataset, LanguagePairDataset) and max_positions is not None and not ignore_invalid_inputs:
             limit = max_positions[0] if isinstance(max_positions, (tuple, list)) else max_positions
             too_long = int((np.asarray(dataset.src_sizes)[indices] > limit).sum())
             if too_long:
                 raise UserError(
                     f"{too_long} of {len(indices)} sources are longer than the model's {limit} positions: add "
-                    f"--truncate-source --max-source-positions {limit} to cut them, or take them out of the data"
+                    f"--truncate-source --max-source-positions {limit} to cut them, or "
+                    "--skip-invalid-size-inputs-valid-test to leave them out"
                 )
         return super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
 
     def build_dataset_for_inference(self, src_tokens: Any, src_lengths: Any, constraints: Any = None) -> Any:
         """Sources typed in or given to the hub interface; they too are cut with --truncate-source, else refused."""
         src_tokens, src_lengths = truncate_sources(src_tokens, src_lengths, self.cfg, self.source_dictionary.eos())
-        return super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
+        self.typed = super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
+        return self.typed
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """fairseq's hook; of sources typed in, it remembers the order in which they will come."""
+        iterator = super().get_batch_iterator(dataset, *args, **kwargs)
+        if dataset is self.typed:
+            self.typed_ids = [self.typed_before + index for batch in iterator.frozen_batches for index in batch]
+            self.typed_before += len(dataset)
+        return iterator
 
     # --- training ---
 
@@ -89,11 +105,11 @@ class SwitchableTask(TranslationTask):
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         model.train()
         model.set_num_updates(update_num)
-        amp = type(optimizer).__name__ == "AMPOptimizer"
-        with torch.autocast(sample["net_input"]["src_tokens"].device.type, enabled=amp):
+        device = sample["net_input"]["src_tokens"].device
+        with torch.autocast(device.type, enabled=isinstance(optimizer, AMPOptimizer)):
             rollout = criterion.rollout(model, sample, update_num)
         if rollout.evidence is not None and not ignore_grad:
-            criterion.policy_learner(model).accumulate(rollout.evidence)
+            criterion.policy_learner(model, update_num).accumulate(rollout.evidence)
         optimizer.backward(rollout.loss * 0 if ignore_grad else rollout.loss)
         return rollout.loss, rollout.sample_size, rollout.log
 
@@ -119,9 +135,10 @@ class SwitchableTask(TranslationTask):
         """What ``--switch-decisions`` says about a batch; None = greedy."""
         src_tokens = sample["net_input"]["src_tokens"]
         ids = sample.get("id")
-        if ids is None:  # fairseq-interactive gives none
-            ids = torch.tensor(list(itertools.islice(self.running_ids, src_tokens.size(0))))
-            sample["id"] = ids
+        if ids is None:
+            batch_size = src_tokens.size(0)
+            ids = sample["id"] = torch.tensor(self.typed_ids[:batch_size])
+            del self.typed_ids[:batch_size]
         return self.source(model.encoder.space, ids, lambda: self.greedy_decisions(model))
 
     def greedy_decisions(self, model: Any) -> dict[int, Decisions]:
@@ -148,15 +165,41 @@ class SwitchableTask(TranslationTask):
 
     def build_generator(self, models: Any, args: Any, *rest: Any, **kwargs: Any) -> Any:
         """fairseq's generator; without the compiled extension, n-grams are blocked by tensor operations."""
+        self.check_generation(models, args)
         generator = super().build_generator(models, args, *rest, **kwargs)
         blocker = getattr(generator, "repeat_ngram_blocker", None)
         if blocker is not None and not blocker.use_extension:
             generator.repeat_ngram_blocker = NGramBlock(blocker.no_repeat_ngram_size)
+        return generator
+
+    def check_generation(self, models: Any, args: Any) -> None:
+        """Refuse what cannot work before generation starts.
+
+        Raises:
+            UserError: naming the flag.
+        """
+        switchable = [model for model in models if hasattr(model.encoder, "policy")]
+        if not switchable:
+            if self.cfg.switch_report is not None or self.cfg.switch_decisions not in ("greedy", "keep-all"):
+                raise UserError(
+                    "--switch-report and --switch-decisions need a switchable checkpoint (--arch switchable_bart); "
+                    "--path names a plain one"
+                )
+            return
+        for name in ("print_alignment", "replace_unk"):
+            if getattr(args, name, None):
+                raise UserError(
+                    f"--{name.replace('_', '-')} needs attention weights, which switchable_bart does not give"
+                )
+        if any(model.encoder.space != switchable[0].encoder.space for model in switchable) or switchable != list(
+            models
+        ):
+            raise UserError("--path: models of an ensemble must all be switchable and have the same decision space")
         if self.cfg.switch_report is not None and len(models) > 1:
             raise UserError("--switch-report speaks of one model: give one checkpoint to --path")
-        if self.cfg.switch_report is not None and not hasattr(models[0].encoder, "policy"):
-            raise UserError("--switch-report needs a switchable checkpoint (--arch switchable_bart)")
-        return generator
+        if self.cfg.switch_report is not None and getattr(args, "score_reference", False):
+            raise UserError("--switch-report speaks of generation: leave out --score-reference")
+        self.source.check(switchable[0].encoder.space)
 
     def inference_step(
         self, generator: Any, models: Any, sample: dict[str, Any], prefix_tokens: Any = None, constraints: Any = None
@@ -185,6 +228,7 @@ class SwitchableTask(TranslationTask):
     def finish_report(self) -> None:
         """At the end of the run: the file, and one line beside fairseq's scores."""
         if self.report.inputs:
-            self.report.write()
+            interrupted = hasattr(sys, "last_value")  # Python sets it for an exception that ended the program
+            path = self.report.write(complete=not interrupted)
             print(self.report.line(), flush=True)
-            logger.info("wrote %s", self.cfg.switch_report)
+            logger.info("wrote %s%s", path, " (the run was interrupted)" if interrupted else "")

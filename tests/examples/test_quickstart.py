@@ -164,7 +164,8 @@ def fairseq_commands() -> list[list[str]]:
     flags_of_systems = quickstart.SYSTEM_FLAGS.items()
     return [
         commands.preprocess(path, path, path),
-        commands.pretrain(settings, path, path),
+        commands.fresh(settings, path, path),
+        commands.pretrain(settings, path, path, path),
         commands.finetune_plain(settings, path, path, path),
         commands.finetune_switchable(settings, path, path, path),
         *([*generate, *flags, *(["0.5"] if system == "random" else [])] for system, flags in flags_of_systems),
@@ -193,7 +194,7 @@ def test_fairseq_parses_every_command(command, monkeypatch):
 def test_both_finetunings_see_the_same():
     """The comparison is fair: apart from model, criterion and output folder the two commands are one."""
     settings, path = commands.Settings(), Path("folder")
-    own = {"--user-dir", "--task", "--arch", "--criterion", "--policy-lr"}
+    own = {"--user-dir", "--task", "--arch", "--criterion", "--policy-lr", "--policy-statistics-inputs"}
 
     def shared(command: list[str]) -> list[str]:
         skipped = {i for i, word in enumerate(command) if word in own} | {

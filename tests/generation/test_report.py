@@ -55,6 +55,25 @@ def test_entries_can_be_forced_again(tmp_path):
     assert decisions.attention_keep[0].tolist() == [True, False, True, False, True]
 
 
+def test_unfinished_run_leaves_an_old_report_alone(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text("old")
+    assert filled(str(path)).write(complete=False) == str(path) + ".partial"
+    assert path.read_text() == "old"
+    assert json.loads((tmp_path / "report.json.partial").read_text())["inputs"] == 3
+
+
+def test_link_keeps_being_one(tmp_path):
+    (tmp_path / "link.json").symlink_to(tmp_path / "report.json")
+    filled(str(tmp_path / "link.json")).write()
+    assert (tmp_path / "link.json").is_symlink() and (tmp_path / "report.json").is_file()
+
+
+def test_device_is_refused():
+    with pytest.raises(UserError, match="--switch-report /dev/null cannot be written: it is no file"):
+        SwitchReport("/dev/null")
+
+
 @pytest.mark.parametrize("name", ["missing/report.json", "."])
 def test_path_that_cannot_be_written(tmp_path, name):
     with pytest.raises(UserError, match="--switch-report .* cannot be written"):

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_stock, build_switchable, make_dictionary
 from fairseq.sequence_generator import SequenceGenerator
+from support import build_stock, build_switchable, make_dictionary
 
 from fairseq_switchdec.decisions import Decisions
 from fairseq_switchdec.errors import UserError
