@@ -25,8 +25,8 @@ setup_venv() {
         "$python" -m venv "$VENV" || return 1
     fi
     # An install is repeated only when what it depends on has changed.
-    stamp="$VENV/.fairseq_switchdec.installed"
-    wanted="$repository $(printf '%s\n' "$@" | sort | tr '\n' ',') $(cksum < "$repository/setup.py")"
+    stamp="$VENV/.fairseq_switchdec.$(IFS=-; echo "$*")"
+    wanted="$repository $(cksum < "$repository/setup.py")"
     if [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ]; then
         echo "setup_venv: installing into $VENV (a few minutes the first time)"
         # pip 24.1 and newer refuse omegaconf 2.0.6, which fairseq 0.12.2 requires, for its metadata.
