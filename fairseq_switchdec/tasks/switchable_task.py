@@ -85,8 +85,9 @@ class SwitchableTask(TranslationTask):
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """fairseq's hook; of sources typed in, it remembers the order in which they will come."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
-        if dataset is self.typed:
-            self.typed_ids = [self.typed_before + index for batch in iterator.frozen_batches for index in batch]
+        if dataset is self.typed:  # collating sorts a batch by length
+            batches = (dataset.collater([dataset[index] for index in batch]) for batch in iterator.frozen_batches)
+            self.typed_ids = [self.typed_before + index for batch in batches for index in batch["id"].tolist()]
             self.typed_before += len(dataset)
         return iterator
 
