@@ -153,9 +153,9 @@ def test_official_bpe_gives_the_official_ids(shared_data):
     assert [places[str(index)] for index in ids] == [31414, 232, 328]
 
 
-@pytest.mark.parametrize("script", ["quickstart/run.sh", "setup_venv.sh"])
+@pytest.mark.parametrize("script", ["quickstart/run.sh", "learning_check/run.sh", "setup_venv.sh"])
 def test_shell_scripts_parse(script):
-    subprocess.run(["bash", "-n", str(REPOSITORY / "examples" / script)], check=True)
+    assert subprocess.run(["bash", "-n", str(REPOSITORY / "examples" / script)]).returncode == 0
 
 
 def fairseq_commands() -> list[list[str]]:
