@@ -88,6 +88,7 @@ class LearningOptions(FairseqDataclass):
     find_unused_parameters: bool = II("distributed_training.find_unused_parameters")
     ddp_backend: DDP_BACKEND_CHOICES = II("distributed_training.ddp_backend")  # noqa: RUF009
     distributed_world_size: int = II("distributed_training.distributed_world_size")
+    tpu: bool = II("common.tpu")
 
 
 @dataclass
@@ -100,8 +101,35 @@ class RunOptions(FairseqDataclass):
         "run: shows whether the policy reads its input), or a JSON FILE of forced decisions",
     )
     switch_random_keep: float = option(0.8, "keep probability of --switch-decisions random, in [0, 1]")
-    switch_report: Optional[str] = option(None, "write what was skipped and saved in generation to this JSON file")
+    switch_precision: str = option(
+        "fp32",
+        "numbers that generation on the CPU computes with: fp32, bf16 (linear layers and attention) or int8 (dynamic "
+        "quantization of the linear layers); on a GPU use --fp16",
+    )
+    switch_report: Optional[str] = option(
+        None,
+        "write what was skipped and saved in generation to this JSON file; of --num-shards processes "
+        "each writes its own (report.shard-0-of-4.json), for python -m fairseq_switchdec report merge",
+    )
+    eval_rouge: bool = option(False, "generate for the validation set and log rouge1, rouge2 and rougeL")
+    eval_rouge_args: str = option(
+        "{}", 'generation options of --eval-rouge as JSON, such as \'{"beam": 4, "lenpen": 2.0, "max_len_b": 140}\''
+    )
+    eval_rouge_bpe: Optional[str] = option(None, "BPE to decode before --eval-rouge compares words, such as gpt2")
+    eval_rouge_bpe_args: str = option(
+        "{}", 'its options as JSON, such as \'{"gpt2_encoder_json": "encoder.json", "gpt2_vocab_bpe": "vocab.bpe"}\''
+    )
+    eval_rouge_detok: str = option("space", "detokenizer for --eval-rouge, such as moses; space = none")
+    eval_rouge_detok_args: str = option("{}", "its options as JSON")
+    eval_rouge_remove_bpe: Optional[str] = field(
+        default=None,
+        metadata={"help": "BPE marks to remove for --eval-rouge, as --remove-bpe", "argparse_const": "@@ "},
+    )
+    eval_rouge_print_samples: bool = option(False, "print a hypothesis and its reference of each validation batch")
     seed: int = II("common.seed")
+    num_shards: int = II("dataset.num_shards")
+    shard_id: int = II("dataset.shard_id")
+    gen_subset: str = II("dataset.gen_subset")
 
 
 @dataclass
@@ -117,11 +145,22 @@ class SwitchableTaskConfig(TranslationConfig, RunOptions):
     """The task's options: the translation task's and ours."""
 
     skip_invalid_size_inputs_valid_test: bool = II("dataset.skip_invalid_size_inputs_valid_test")
+    restore_file: str = II("checkpoint.restore_file")
 
 
 @dataclass
 class SwitchConfig(DecisionOptions, LearningOptions, RunOptions):
     """All options, for documentation."""
+
+
+def fill_references(options: Any) -> None:
+    """Give fairseq's defaults to the task's options that refer to other parts of its configuration, where there are
+    none: fairseq builds the task of a checkpoint of an older release from that checkpoint's options alone.
+    """
+    defaults = {"seed": 1, "num_shards": 1, "shard_id": 0, "gen_subset": "test", "restore_file": "checkpoint_last.pt"}
+    for name, default in defaults.items():
+        if str(getattr(options, name)).startswith("${"):
+            setattr(options, name, default)
 
 
 def flag(name: str) -> str:
@@ -197,11 +236,13 @@ def check_learning_options(options: LearningOptions) -> None:
 
 
 def check_distributed(options: LearningOptions) -> None:
-    """Refuse the one way of data-parallel training that cannot skip.
+    """Refuse the hardware and the one way of data-parallel training that cannot skip.
 
     Raises:
         UserError: naming the flag that mends it.
     """
+    if options.tpu:
+        raise UserError("--bf16 means a TPU to fairseq 0.12.2, and switching does not run on one: use --amp or --fp16")
     backend = str(getattr(options.ddp_backend, "value", options.ddp_backend))
     if options.distributed_world_size > 1 and backend in ("pytorch_ddp", "c10d") and not options.find_unused_parameters:
         raise UserError(

@@ -184,12 +184,9 @@ def stage_columns(space: DecisionSpace, per_layer: bool) -> list[Tensor]:
     return [*stages, (layer >= space.encoder_layers).nonzero().squeeze(1)]
 
 
-def pool(x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """Mean over an input's real tokens: (B, S, D), bool (B, S) True = padding, to float32 (B, D)."""
-    if padding_mask is None:
-        return x.float().mean(1)
-    real = (~padding_mask).unsqueeze(-1)
-    return (x.float() * real).sum(1) / real.sum(1)
+def pool(x: Tensor, lengths: Tensor) -> Tensor:
+    """Mean over each input's tokens: (N, D), tokens side by side, and int64 (B,), to float32 (B, D)."""
+    return torch.segment_reduce(x.float(), "mean", lengths=lengths, axis=0)
 
 
 def random_decisions(space: DecisionSpace, uniforms: Tensor, keep: float) -> Decisions:

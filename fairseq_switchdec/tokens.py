@@ -41,22 +41,3 @@ def kept_tokens(content: Tensor, special: Tensor, token_strategy: Tensor) -> Ten
     stride = torch.tensor((1, 1, 1, 1, *UNIFORM_STRIDE), device=content.device)[strategy]
     keep_uniform = ordinal % stride != 0
     return special | (content & torch.where(strategy >= 4, keep_uniform, keep_prefix))
-
-
-def drop_tokens(x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Gather the kept positions of every input to the left of a shorter batch.
-
-    Args:
-        x: (B, S, D) hidden states.
-        kept: bool (B, S), at least one True an input.
-
-    Returns:
-        hidden states (B, S', D) with S' the most positions any input keeps, zero at padding; and the padding mask,
-        bool (B, S'), True = padding.
-    """
-    lengths = kept.sum(1)
-    width = int(lengths.max())
-    order = kept.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :width]
-    padding = torch.arange(width, device=x.device) >= lengths.unsqueeze(1)
-    gathered = x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.size(-1)))
-    return gathered.masked_fill(padding.unsqueeze(-1), 0), padding

@@ -157,7 +157,9 @@ def test_split_names() -> None:
 
 
 def our_fields(part: type) -> list[str]:
-    return [item.name for item in dataclasses.fields(part) if item.name.startswith(("switch_", "policy_"))]
+    return [
+        item.name for item in dataclasses.fields(part) if item.name.startswith(("switch_", "policy_", "eval_rouge"))
+    ]
 
 
 def test_table_has_every_option_once() -> None:
@@ -195,9 +197,19 @@ def test_every_option_says_what_it_is_for() -> None:
     ],
 )
 def test_ddp_has_to_expect_skipped_sublayers(ranks: int, backend: str, unused: bool, refused: bool) -> None:
-    options = SimpleNamespace(distributed_world_size=ranks, ddp_backend=backend, find_unused_parameters=unused)
+    options = SimpleNamespace(
+        distributed_world_size=ranks, ddp_backend=backend, find_unused_parameters=unused, tpu=False
+    )
     if refused:
         with pytest.raises(UserError, match="--find-unused-parameters"):
             check_distributed(options)
     else:
+        check_distributed(options)
+
+
+def test_a_tpu_is_refused() -> None:
+    options = SimpleNamespace(
+        distributed_world_size=1, ddp_backend="legacy_ddp", find_unused_parameters=False, tpu=True
+    )
+    with pytest.raises(UserError, match="--bf16 .* use --amp or --fp16"):
         check_distributed(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
 import subprocess
@@ -10,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from support import DATA_FLAGS, REPO, SWITCHABLE_FLAGS, run_command
+
+from fairseq_switchdec.decisions import DecisionSpace
+from fairseq_switchdec.models import SwitchableBARTModel
+from fairseq_switchdec.policy import input_uniforms, random_decisions
 
 BEAM = ("--beam", 4, "--max-len-b", 8, "--cpu", "--seed", 1, "--num-workers", 0)
 
@@ -77,6 +84,14 @@ def test_same_hypotheses_at_another_batch_size(corpus, switchable_run, random_ru
     for entry in (*report["per_input"], *other["per_input"]):
         entry.pop("seconds", None)
     assert other["per_input"] == report["per_input"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_precision_moves_scores_a_little(corpus, switchable_run, random_run, precision):
+    expected, _, flags = random_run
+    found = hypotheses(generate(corpus, switchable_run.checkpoint, *flags, "--switch-precision", precision))
+    differences = [abs(score - found[index][0]) for index, (score, _) in expected.items()]
+    assert len(found) == 20 and 0 < sum(differences) / 20 < 0.05
 
 
 def test_forced_decisions_repeat_a_report(corpus, switchable_run, random_run, tmp_path):
@@ -159,17 +174,38 @@ for beams in bart.generate(tokens, beam=4, max_len_b=8):
     assert result.stdout.count("OUT") == 2
 
 
+def test_hub_interface_knows_sentences_by_their_place_in_the_call(corpus, switchable_run, tmp_path):
+    """Though it sorts them by length and builds batches of batches."""
+    space = DecisionSpace(3, 2)
+    uniforms = input_uniforms(1, 0, torch.arange(30), space.num_sublayers + 1)
+    entries = random_decisions(space, uniforms, 0.5).to_json()
+    (tmp_path / "forced.json").write_text(json.dumps(entries))
+    hub = SwitchableBARTModel.from_pretrained(
+        str(switchable_run.checkpoint.parent), switchable_run.checkpoint.name, str(corpus), bpe=None,
+        switch_decisions=str(tmp_path / "forced.json"), switch_report=str(tmp_path / "report.json"),
+    )  # fmt: skip
+    atexit.unregister(hub.task.finish_report)
+    hub.eval()
+    sentences = [torch.randint(4, 20, (3 + 7 * i % 11,)) for i in range(30)]
+    hub.generate([torch.cat([words, torch.tensor([2])]) for words in sentences], beam=2, max_len_b=4)
+    found = sorted(hub.task.report.inputs, key=lambda entry: entry["id"])
+    assert [entry["id"] for entry in found] == list(range(30))
+    for entry, expected in zip(found, entries):
+        assert {name: entry[name] for name in expected} == expected
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("--switch-report", "no/such/folder/report.json"), "--switch-report .* cannot be written: No such file"),
         (("--switch-decisions", "gready"), "--switch-decisions 'gready' is neither greedy"),
         (("--switch-random-keep", 2), "--switch-random-keep 2"),
+        (("--switch-precision", "fp8"), "--switch-precision 'fp8' is unknown; choose from fp32, bf16, int8"),
         (("--max-source-positions", 9), "--max-source-positions 9.*--truncate-source"),
         (("--print-alignment",), "--print-alignment needs attention weights"),
         (("--score-reference", "--switch-report", "unused.json"), "leave out --score-reference"),
     ],
-    ids=["report", "decisions", "keep", "positions", "alignment", "reference"],
+    ids=["report", "decisions", "keep", "precision", "positions", "alignment", "reference"],
 )
 def test_mistakes_end_with_one_message(corpus, switchable_run, flags, message):
     output = generate(corpus, switchable_run.checkpoint, *flags, check=False)
@@ -186,9 +222,13 @@ def test_decisions_file_for_another_model(corpus, switchable_run, tmp_path):
     assert "must be a list of 5 booleans (this model has 3 encoder and 2 decoder layers)" in output
 
 
-def test_plain_checkpoint_cannot_switch(corpus, stock_checkpoint):
-    output = generate(corpus, stock_checkpoint, "--switch-decisions", "random", check=False)
-    assert "Traceback" not in output and "--path names a plain one" in output
+def test_plain_checkpoint_that_cannot_switch(corpus, stock_checkpoint, tmp_path):
+    """A plain BART runs as a switchable one, unless its layers are of a kind that ours are not."""
+    state = load_checkpoint_to_cpu(str(stock_checkpoint))
+    state["cfg"].model.encoder_layerdrop = 0.1
+    torch.save(state, tmp_path / "layerdrop.pt")
+    output = generate(corpus, tmp_path / "layerdrop.pt", "--switch-decisions", "random", check=False)
+    assert "Traceback" not in output and "--path names neither" in output
 
 
 def test_source_longer_than_the_model(corpus, switchable_run, tmp_path):
@@ -229,3 +269,20 @@ def test_reported_flops_are_what_an_independent_counter_sees(corpus, switchable_
     reported = [entry["flops"] for entry in task.report.inputs]
     assert len({entry["cost"] for entry in task.report.inputs}) > 4
     assert reported == pytest.approx(counted, rel=0.01)
+
+
+def test_sacrebleu_of_translations(corpus, switchable_run):
+    """For BART fine-tuned to translate: fairseq's own scorer and tokenizer, on what the switchable model wrote."""
+    import sacrebleu
+
+    from fairseq_switchdec.scoring.outputs import parse_generated
+
+    words = ("--min-len", 8, "--no-repeat-ngram-size", 1)  # different ones, so that some are right
+    output = generate(corpus, switchable_run.checkpoint, "--scoring", "sacrebleu", *words)
+    printed = re.search(r"Generate test with beam=4: BLEU = (\S+) ", output)
+    assert printed is not None, output[-1500:]
+    found = parse_generated(output.split("\n"))
+    ids = sorted(found.references)
+    expected = sacrebleu.corpus_bleu([found.hypotheses[i] for i in ids], [[found.references[i] for i in ids]])
+    assert len(ids) == 20 and float(printed[1]) == pytest.approx(expected.score, abs=0.006)
+    assert expected.score > 0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fairseq_switchdec.decisions import NUM_TOKEN_STRATEGIES
-from fairseq_switchdec.tokens import drop_tokens, kept_tokens, num_dropped
+from fairseq_switchdec.tokens import kept_tokens, num_dropped
 
 #: Twelve content tokens: 10, 20, 30 % are 1, 2, 3 of them; every 4th, 3rd, 2nd are 3, 4, 6.
 BY_HAND = {
@@ -82,33 +82,3 @@ def test_num_dropped_agrees_with_kept_tokens(batch: int, width: int) -> None:
     kept = kept_tokens(content, special, strategy)
     assert torch.equal((content & ~kept).sum(1), num_dropped(content.sum(1), strategy))
     assert torch.equal(kept & ~content, special), "specials stay, padding goes"
-
-
-@pytest.mark.parametrize("batch, width", [(1, 1), (1, 2), (5, 19), (3, 4096)])
-def test_drop_tokens_equals_a_mask_for_each_row(batch: int, width: int) -> None:
-    content, special, strategy = random_batch(width + 1, batch, width)
-    kept = kept_tokens(content, special, strategy)
-    x = torch.randn(batch, width, 3)
-    states, padding = drop_tokens(x, kept)
-    assert states.size(1) == kept.sum(1).max(), "no wider than the input that keeps most"
-    for row in range(batch):
-        length = int(kept[row].sum())
-        assert torch.equal(states[row, :length], x[row, kept[row]]), "the kept positions in their order"
-        assert not states[row, length:].any()
-        assert torch.equal(padding[row], torch.arange(states.size(1)) >= length)
-
-
-def test_drop_tokens_passes_gradients_to_kept_positions_only() -> None:
-    content, special, strategy = random_batch(0, 6, 20)
-    kept = kept_tokens(content, special, strategy)
-    x = torch.randn(6, 20, 4, requires_grad=True)
-    drop_tokens(x, kept)[0].sum().backward()
-    assert x.grad is not None
-    assert torch.equal(x.grad, kept.unsqueeze(-1).expand(-1, -1, 4).float())
-
-
-def test_padding_that_is_not_a_number_does_not_spread() -> None:
-    x = torch.randn(2, 5, 2)
-    kept = torch.stack([bits("11110"), bits("01100")])
-    x[~kept] = float("nan")
-    assert drop_tokens(x, kept)[0].isfinite().all()

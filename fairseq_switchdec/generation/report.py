@@ -1,11 +1,16 @@
-"""``--switch-report``: what a run skipped and saved."""
+"""``--switch-report``: what a run skipped and saved.
+
+Of a run over several processes (``--num-shards``) each writes its own file; `fairseq_switchdec.generation.merge` makes
+one of them.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
-import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +18,7 @@ from torch import Tensor
 
 from ..cost import Geometry, Keep, Lengths, Skipped, cost, flops
 from ..decisions import Decisions
-from ..errors import UserError
+from ..files import check_writable, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -23,18 +28,35 @@ class SwitchReport:
 
     Args:
         path: JSON file, or None to collect only.
+        shard, shards: this process's share of the run; of several, each writes to `shard_path`.
+
+    Attributes:
+        run: what the run was, see `fairseq_switchdec.generation.run_settings` and `expect`.
 
     Raises:
         UserError: the file cannot be written, found out now and not after hours of generation.
     """
 
-    def __init__(self, path: str | None):
-        self.path = None if path is None else os.path.realpath(path)
+    def __init__(self, path: str | None, shard: int = 0, shards: int = 1):
+        self.path = None if path is None else os.path.realpath(shard_path(path, shard, shards))
+        self.run: dict[str, Any] = {}
+        self.shard: dict[str, int] | None = None if shards == 1 else {"id": shard, "of": shards}
         self.inputs: list[dict[str, Any]] = []
-        self.flops = 0.0
         self.seconds = 0.0
         if self.path is not None:
-            check_writable(self.path)
+            check_writable("--switch-report", self.path)
+
+    def expect(self, inputs: int, of_run: int, data: str) -> None:
+        """Say what is to come, so that a merge knows what is missing.
+
+        Args:
+            inputs: of this process.
+            of_run: of all processes together.
+            data: digest of the data set.
+        """
+        self.run |= {"inputs": of_run, "data": data}
+        if self.shard is not None:
+            self.shard["inputs"] = inputs
 
     def add(
         self,
@@ -65,31 +87,9 @@ class SwitchReport:
             self.inputs.append(dict(zip(columns, row)) | entry)
         self.seconds += seconds
 
-    def summary(self) -> dict[str, float]:
-        """Means over the inputs, totals of FLOPs and seconds."""
-        count = len(self.inputs)
-
-        def mean(name: str) -> float:
-            return sum(entry[name] for entry in self.inputs) / max(count, 1)
-
-        return {
-            "inputs": count,
-            "cost": mean("cost"),
-            "attention_skipped": mean("attention_skipped"),
-            "ffn_skipped": mean("ffn_skipped"),
-            "tokens_dropped": mean("tokens_dropped"),
-            "flops": sum(entry["flops"] for entry in self.inputs),
-            "seconds": self.seconds,
-        }
-
     def line(self) -> str:
         """One line for people."""
-        total = self.summary()
-        return (
-            f"Switchable decisions: {total['inputs']} inputs at {total['cost']:.1%} of the keep-all FLOPs; skipped "
-            f"{total['attention_skipped']:.1%} of attention, {total['ffn_skipped']:.1%} of feed-forward, "
-            f"{total['tokens_dropped']:.1%} of tokens; {total['seconds']:.1f} s"
-        )
+        return summary_line(summary(self.inputs, self.seconds))
 
     def write(self, complete: bool = True) -> str:
         """Write the file, inputs in the order of their ids; an old file stays until the new one is there.
@@ -101,32 +101,46 @@ class SwitchReport:
             where it was written.
         """
         assert self.path is not None
-        content = self.summary() | {"per_input": sorted(self.inputs, key=lambda entry: entry["id"])}
         path = self.path if complete else self.path + ".partial"
-        temporary = f"{path}.{os.getpid()}.tmp"
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=1)
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+        write_text(path, report_text(self.inputs, self.seconds, self.run, self.shard))
         return path
 
 
-def check_writable(path: str) -> None:
-    """Refuse a path no report could be written to, or that is something else than a file (a device, say).
+def report_text(
+    inputs: Sequence[dict[str, Any]], seconds: float, run: dict[str, Any], shard: dict[str, int] | None = None
+) -> str:
+    """A report as its file holds it."""
+    content: dict[str, Any] = summary(inputs, seconds) | {"run": run}
+    if shard is not None:
+        content["shard"] = shard
+    content["per_input"] = sorted(inputs, key=lambda entry: entry["id"])
+    return json.dumps(content, indent=1)
 
-    Raises:
-        UserError: naming the flag.
-    """
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise OSError(None, "it is no file")
-        with tempfile.TemporaryFile(dir=os.path.dirname(path)):
-            pass
-    except OSError as error:
-        raise UserError(f"--switch-report {path} cannot be written: {error.strerror}") from None
+
+def summary(inputs: Sequence[dict[str, Any]], seconds: float) -> dict[str, float]:
+    """Means over the inputs, totals of FLOPs and seconds; the same to the bit in whatever order the inputs come."""
+
+    def total(name: str) -> float:
+        return math.fsum(entry[name] for entry in inputs)
+
+    shares = ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped")
+    means = {name: total(name) / max(len(inputs), 1) for name in shares}
+    return {"inputs": len(inputs), **means, "flops": total("flops"), "seconds": seconds}
+
+
+def summary_line(total: dict[str, float]) -> str:
+    """A summary for people."""
+    return (
+        f"Switchable decisions: {total['inputs']} inputs at {total['cost']:.1%} of the keep-all FLOPs; skipped "
+        f"{total['attention_skipped']:.1%} of attention, {total['ffn_skipped']:.1%} of feed-forward, "
+        f"{total['tokens_dropped']:.1%} of tokens; {total['seconds']:.1f} s"
+    )
+
+
+def shard_path(path: str, shard: int, shards: int) -> str:
+    """Where one of several processes writes its report: ``report.json`` becomes ``report.shard-0-of-4.json``."""
+    stem, suffix = os.path.splitext(path)
+    return path if shards == 1 else f"{stem}.shard-{shard}-of-{shards}{suffix}"
 
 
 def synchronize(device: torch.device) -> None:

@@ -12,9 +12,9 @@ from ..cost import Lengths
 from ..decisions import Decisions, DecisionSpace
 from ..modules import SwitchableEncoderLayer
 from ..modules.checkpointing import run_layer
-from ..modules.layers import attention_mask
+from ..modules.ragged import Ragged
 from ..policy import Chooser, SwitchPolicy, choose_greedy, pool
-from ..tokens import drop_tokens, kept_tokens
+from ..tokens import kept_tokens
 from .embedding import Embeds
 
 
@@ -57,32 +57,29 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
             decisions: what every input runs, or how to choose it from the policy's distribution; None = greedily.
 
         Returns:
-            ``encoder_out`` [(B, S', D)] and ``encoder_padding_mask`` [bool (B, S')] of the kept tokens, batch first;
+            ``encoder_out`` [(N, D)]: the kept tokens of all inputs side by side; ``tokens``: their `Ragged` layout;
             ``decisions``; ``features`` (B, stages, D) that the policy read, None where decisions were given;
             ``beams`` decoder rows an input, 1 until a generator expands the batch.
         """
-        padding_mask = src_tokens.eq(self.padding_idx)
-        padding = padding_mask if padding_mask.any() else None
-        tokens = self.embed_tokens(src_tokens) if token_embeddings is None else token_embeddings
-        x = self.embed(tokens, self.embed_positions(src_tokens))
-        if padding is not None:
-            x = x.masked_fill(padding.unsqueeze(-1), 0)
+        real = src_tokens.ne(self.padding_idx)
+        x = self.embed_tokens(src_tokens) if token_embeddings is None else token_embeddings
+        x = self.embed(x[real], self.embed_positions(src_tokens)[real])
+        tokens = Ragged(real.sum(1).tolist(), x.device)
 
         choose = None if isinstance(decisions, Decisions) else (decisions or choose_greedy)
         decided = decisions if isinstance(decisions, Decisions) else self.space.keep_all(src_tokens.size(0))
         features = []
         for index, layer in enumerate(self.layers):
-            x = run_layer(layer, self.checkpoint_activations and self.training, x, attention_mask(padding), decided)
+            x = run_layer(layer, self.checkpoint_activations and self.training, x, tokens, decided)
             if choose is not None and index < len(self.policy.stages):
-                features.append(pool(x.detach(), padding))
+                features.append(pool(x.detach(), tokens.size))
                 decided = self.policy.decide(index, features[-1], choose, decided)
             if index == 0 and bool(decided.token_strategy.any()):
-                x, padding = self.drop_tokens(x, src_tokens, decided)
-        if padding is None:
-            padding = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+                kept = self.kept_tokens(src_tokens, decided)
+                x, tokens = x[kept[real]], Ragged(kept.sum(1).tolist(), x.device)
         return {
             "encoder_out": [x],
-            "encoder_padding_mask": [padding],
+            "tokens": tokens,
             "decisions": decided,
             "features": torch.stack(features, dim=1) if features else None,
             "beams": 1,
@@ -98,12 +95,11 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
         source = src_tokens.ne(self.padding_idx).sum(1).cpu()
         return Lengths(source, self.content_mask(src_tokens).sum(1).cpu(), target.cpu(), beam, incremental)
 
-    def drop_tokens(self, x: Tensor, src_tokens: Tensor, decisions: Decisions) -> tuple[Tensor, Tensor | None]:
-        """Hidden states and padding mask (None = no padding) of the tokens that stay."""
+    def kept_tokens(self, src_tokens: Tensor, decisions: Decisions) -> Tensor:
+        """bool (B, S): the real tokens that stay."""
         content = self.content_mask(src_tokens)
         special = src_tokens.ne(self.padding_idx) & ~content
-        x, padding = drop_tokens(x, kept_tokens(content, special, decisions.token_strategy.to(x.device)))
-        return x, padding if padding.any() else None
+        return kept_tokens(content, special, decisions.token_strategy.to(src_tokens.device))
 
     def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
         """Follow the generator, which first repeats every input for its hypotheses and later drops finished inputs.
@@ -113,13 +109,14 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
         batch, beams = len(encoder_out["decisions"]), encoder_out["beams"]
         if new_order.numel() > batch * beams:
             return {**encoder_out, "beams": new_order.numel() // batch}
-        inputs = new_order[::beams] // beams
-        if inputs.tolist() == list(range(batch)):
+        if new_order.numel() == batch * beams:  # inputs never trade places
             return encoder_out
+        inputs = (new_order[::beams] // beams).cpu()
+        index, tokens = encoder_out["tokens"].select(inputs)
         return {
-            "encoder_out": [x.index_select(0, inputs) for x in encoder_out["encoder_out"]],
-            "encoder_padding_mask": [mask.index_select(0, inputs) for mask in encoder_out["encoder_padding_mask"]],
-            "decisions": encoder_out["decisions"].select(inputs.cpu()),
+            "encoder_out": [x.index_select(0, index) for x in encoder_out["encoder_out"]],
+            "tokens": tokens,
+            "decisions": encoder_out["decisions"].select(inputs),
             "features": None,
             "beams": beams,
         }

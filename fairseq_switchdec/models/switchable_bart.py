@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
+import os
 from argparse import ArgumentParser
 from typing import Any, Optional
 
 import torch
+from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.bart import BARTModel
@@ -19,37 +20,19 @@ from ..config import DecisionOptions, build_space, check_range
 from ..cost import Geometry
 from ..decisions import Decisions
 from ..errors import UserError
+from ..modules.packing import PackableModel
 from ..policy import Chooser, SwitchPolicy
 from ..rl import LearnerState
 from .decoder import SwitchableDecoder
 from .encoder import SwitchableEncoder
+from .hub import SwitchableHubInterface
+from .plain_bart import UNSUPPORTED, drop_duplicates, locate, read_switchable, split_projections
 
 logger = logging.getLogger(__name__)
 
-#: Copies of an encoder layer's weights that fairseq 0.12.2 saves beside them.
-DUPLICATES = re.compile(r"encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
-
-#: BART options that would change what a layer computes in ways its switchable layers do not implement.
-UNSUPPORTED = (
-    "encoder_normalize_before",
-    "decoder_normalize_before",
-    "encoder_layerdrop",
-    "decoder_layerdrop",
-    "encoder_layers_to_keep",
-    "decoder_layers_to_keep",
-    "adaptive_softmax_cutoff",
-    "adaptive_input",
-    "no_cross_attention",
-    "cross_self_attention",
-    "no_token_positional_embeddings",
-    "quant_noise_pq",
-    "quant_noise_scalar",
-    "offload_activations",
-)
-
 
 @register_model("switchable_bart")
-class SwitchableBARTModel(BARTModel):
+class SwitchableBARTModel(PackableModel, BARTModel):
     """BART that decides for each input what to run of itself.
 
     Parameter names are BART's, and ``encoder.policy.*`` and ``learner_state.*`` beside them. A plain BART checkpoint
@@ -126,6 +109,8 @@ class SwitchableBARTModel(BARTModel):
             decisions: see `SwitchableEncoder.forward`; None = the policy's greedy path.
             classification_head_name: logits (B, classes) of that head, on the decoder's last ``</s>``.
         """
+        if torch.is_grad_enabled() and self.packed is not None:  # packed products have no gradients
+            self.unpack()
         encoder_out = self.encoder(src_tokens, src_lengths, token_embeddings=token_embeddings, decisions=decisions)
         features_only = features_only or classification_head_name is not None
         x, extra = self.decoder(prev_output_tokens, encoder_out=encoder_out, features_only=features_only)
@@ -134,17 +119,42 @@ class SwitchableBARTModel(BARTModel):
             x = self.classification_heads[classification_head_name](x[torch.arange(len(x), device=x.device), last_eos])
         return x, extra
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_name_or_path: str,
+        checkpoint_file: str = "model.pt",
+        data_name_or_path: str = ".",
+        bpe: Optional[str] = "gpt2",
+        sample_break_mode: str = "eos",
+        **overrides: Any,
+    ) -> SwitchableHubInterface:
+        """fairseq's hub interface over a checkpoint; of a plain BART, switchable, with a policy that keeps everything.
+
+        Args:
+            model_name_or_path: folder of the checkpoint, or fairseq's name for a released model.
+            data_name_or_path: folder of the dictionaries; one that begins with "." is taken from the checkpoint's.
+            overrides: options to change, such as ``switch_decisions``.
+        """
+        folder, overrides = locate(model_name_or_path, data_name_or_path, overrides, cls.hub_models())
+        overrides.update(bpe=bpe, load_checkpoint_heads=True, sample_break_mode=sample_break_mode)
+        file = os.path.join(folder, checkpoint_file)
+        # fairseq frees the state, as large as the model, once it is loaded: no name here may hold it.
+        load = checkpoint_utils.load_model_ensemble_and_task
+        models, cfg, task = load([file], state=read_switchable(file, overrides))
+        return SwitchableHubInterface(cfg, task, models[0])
+
     def set_beam_size(self, beam: int) -> None:
         """Nothing to prepare: the decoder sees the hypotheses of an input from the shapes."""
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Make a plain BART checkpoint's state fit: copies out, a new policy in.
+        """Make a plain BART checkpoint's state fit: copies out, projections apart, a new policy in.
 
         Raises:
             UserError: the checkpoint's geometry or dictionary differs.
         """
-        for key in [key for key in state_dict if DUPLICATES.search(key)]:
-            del state_dict[key]
+        drop_duplicates(state_dict)
+        split_projections(state_dict)
         own = self.state_dict()
         if not any(key.startswith("encoder.policy.") for key in state_dict):
             logger.info("the checkpoint has no policy: a new one starts by keeping everything")

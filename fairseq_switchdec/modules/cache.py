@@ -1,37 +1,192 @@
-"""Keys and values of earlier decoding steps, for the inputs that run a sublayer only.
+"""What the decoder keeps between decoding steps, for the inputs that run a sublayer only.
 
-fairseq's generator decodes B inputs with G hypotheses each as B x G rows, an input's rows side by side, and between
-steps reorders them: hypotheses of one input trade places, finished inputs go.
+fairseq's generator decodes B inputs with G hypotheses (beams) each as B x G rows, an input's rows side by side. Between
+steps it reorders them: hypotheses of one input trade places, finished inputs go. Nothing is copied when hypotheses
+trade places. The keys that an input's hypotheses make stay where they were written, in one pool of slots, and every
+hypothesis attends from the pool to its own past only; who sees which slot is one small table for all layers. When the
+slots are used up, those that no hypothesis descends from any more are given back, which are most.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..decisions import Decisions
+from .attention import Attention
+from .ragged import Ragged
+
+#: Positions of all hypotheses that a pool has slots for at first.
+POSITIONS = 32
+
+
+class Slots:
+    """Who sees which slot of an input's pool, the same in all layers.
+
+    Args:
+        inputs: B.
+        beams: G.
+
+    Attributes:
+        sees: bool (B x G, capacity).
+        used: slots that are taken, the first ones.
+    """
+
+    def __init__(self, inputs: int, beams: int, device: torch.device | str):
+        self.beams = beams
+        self.sees = torch.zeros(inputs * beams, POSITIONS * beams, dtype=torch.bool, device=device)
+        self.used = 0
+
+    @property
+    def capacity(self) -> int:
+        """Slots of an input."""
+        return self.sees.size(1)
+
+    def advance(self) -> Tensor | None:
+        """Every hypothesis takes a slot for its next position.
+
+        Returns:
+            None; or, where slots were given back to make room, int64 (B, m): which old slots are now the first m.
+        """
+        kept = self._make_room() if self.used + self.beams > self.capacity else None
+        own = torch.eye(self.beams, dtype=torch.bool, device=self.sees.device)
+        self.sees[:, self.used : self.used + self.beams] = own.repeat(len(self.sees) // self.beams, 1)
+        self.used += self.beams
+        return kept
+
+    def _make_room(self) -> Tensor:
+        seen = self.sees.unflatten(0, (-1, self.beams)).any(1)
+        most = int(seen.sum(1).max())
+        kept = seen.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        capacity = self.capacity if 2 * most <= self.capacity else 2 * self.capacity
+        sees = self.sees.new_zeros(len(self.sees), capacity)
+        sees[:, :most] = self.sees.gather(1, kept.repeat_interleave(self.beams, 0))
+        self.sees, self.used = sees, most
+        return kept
+
+
+class Pool:
+    """Keys or values in the slots of the n inputs that run a sublayer, (n, H, capacity, D / H)."""
+
+    def __init__(self, slots: Slots):
+        self.slots = slots
+        self.buffer: Tensor | None = None
+
+    def put(self, new: Tensor) -> Tensor:
+        """Fill the newest slots, with (n, H, G, D / H); returns those that may be attended to, (n, H, slots, D / H)."""
+        if self.buffer is None:
+            self.buffer = new.new_zeros(*new.shape[:2], self.slots.capacity, new.size(3))
+        self.buffer[:, :, self.slots.used - new.size(2) : self.slots.used] = new
+        if new.dtype == torch.bfloat16:  # oneDNN would compile its product anew for each number of slots
+            return self.buffer
+        return self.buffer[:, :, : self.slots.used]
+
+    def keep(self, slots: Tensor) -> None:
+        """Move some slots, int64 (n, m), to the front."""
+        if self.buffer is None:
+            return
+        larger = self.buffer.new_zeros(*self.buffer.shape[:2], self.slots.capacity, self.buffer.size(3))
+        index = slots[:, None, :, None].expand(-1, *self.buffer.shape[1:2], -1, self.buffer.size(3))
+        larger[:, :, : slots.size(1)] = self.buffer.gather(2, index)
+        self.buffer = larger
+
+    def select(self, rows: Tensor) -> None:
+        """Keep some inputs, int64 (m,)."""
+        if self.buffer is not None:
+            self.buffer = self.buffer.index_select(0, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceBucket:
+    """Encoder keys and values of inputs of about one length.
+
+    Attributes:
+        inputs: places among the inputs that run the sublayer.
+        index: the same, int64 (n,); None when these are all of them, in order.
+        keys, values: (n, H, width, D / H).
+        mask: bool (n, 1, 1, width), True = real token; None when none is padding.
+    """
+
+    inputs: tuple[int, ...]
+    index: Tensor | None
+    keys: Tensor
+    values: Tensor
+    mask: Tensor | None
+
+
+class SourceKeys:
+    """The encoder's keys and values for one decoder layer; an input's hypotheses all attend to one copy.
+
+    Args:
+        attention: projects and attends.
+        source: (N, D) encoder states of the inputs that run the sublayer.
+        tokens: their layout.
+    """
+
+    def __init__(self, attention: Attention, source: Tensor, tokens: Ragged):
+        pairs = tokens.in_pieces(lambda x, _: torch.cat(attention.keys_values(x), dim=-1), source).chunk(2, dim=-1)
+        buckets = []
+        for bucket in tokens.buckets if len(tokens) else []:
+            keys, values = (attention.split_heads(bucket.gather(x)) for x in pairs)
+            if not torch.is_grad_enabled():  # many steps will read them: once in an order that is read fast
+                values = values.contiguous()
+                if keys.dtype == torch.float32:
+                    keys = keys.transpose(2, 3).contiguous().transpose(2, 3)
+                else:
+                    keys = keys.contiguous()
+            buckets.append((bucket.inputs, keys, values, bucket.mask))
+        self._set(buckets, source.device)
+
+    def _set(self, buckets: list[tuple[tuple[int, ...], Tensor, Tensor, Tensor | None]], device: torch.device) -> None:
+        places = [i for inputs, *_ in buckets for i in inputs]
+        in_order = places == sorted(places)
+        self.order = None if in_order else torch.tensor(places).argsort().to(device)
+        self.buckets = [
+            SourceBucket(inputs, None if len(buckets) == 1 and in_order else torch.tensor(inputs).to(device), *rest)
+            for inputs, *rest in buckets
+        ]
+
+    def attend(self, attention: Attention, queries: Tensor) -> Tensor:
+        """Contexts, (n, T, D), of the queries of the n inputs, (n, T, D)."""
+        contexts = [
+            attention.attend(
+                queries if bucket.index is None else queries.index_select(0, bucket.index),
+                bucket.keys,
+                bucket.values,
+                bucket.mask,
+            )
+            for bucket in self.buckets
+        ]
+        context = contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+        return context if self.order is None else context.index_select(0, self.order)
+
+    def select(self, kept: list[int]) -> None:
+        """Keep some of the n inputs, in order."""
+        place = {old: new for new, old in enumerate(kept)}
+        buckets = []
+        for bucket in self.buckets:
+            rows = [row for row, old in enumerate(bucket.inputs) if old in place]
+            if not rows:
+                continue
+            keys, values, mask = bucket.keys, bucket.values, bucket.mask
+            if len(rows) < len(bucket.inputs):
+                index = torch.tensor(rows, device=keys.device)
+                keys, values = keys.index_select(0, index), values.index_select(0, index)
+                mask = None if mask is None else mask.index_select(0, index)
+            buckets.append((tuple(place[bucket.inputs[row]] for row in rows), keys, values, mask))
+        device = self.buckets[0].keys.device if self.buckets else torch.device("cpu")
+        self._set(buckets, device)
 
 
 class LayerCache:
-    """One decoder layer's part.
+    """One decoder layer's part, of the inputs that run its self-attention and its cross-attention."""
 
-    Attributes:
-        keys, values: (n x G, H, t, D / H) of the n inputs that run its self-attention; None before the first step.
-        source: keys and values, (m, H, S', D / H) each, of the m inputs that run its cross-attention, kept once an
-            input.
-    """
-
-    def __init__(self) -> None:
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
-        self.source: tuple[Tensor, Tensor] | None = None
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add one position; returns all positions so far."""
-        if self.keys is not None and self.values is not None:
-            keys, values = torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
-        self.keys, self.values = keys, values
-        return keys, values
+    def __init__(self, slots: Slots) -> None:
+        self.keys = Pool(slots)
+        self.values = Pool(slots)
+        self.source: SourceKeys | None = None
 
 
 class DecoderCache:
@@ -41,42 +196,52 @@ class DecoderCache:
         decisions: of the B inputs.
         beams: G.
         encoder_layers, decoder_layers: Le and Ld.
+        device: of the model.
     """
 
-    def __init__(self, decisions: Decisions, beams: int, encoder_layers: int, decoder_layers: int):
+    def __init__(
+        self, decisions: Decisions, beams: int, encoder_layers: int, decoder_layers: int, device: torch.device | str
+    ):
         self.decisions = decisions
         self.beams = beams
         self.encoder_layers = encoder_layers
-        self.layers = [LayerCache() for _ in range(decoder_layers)]
+        self.slots = Slots(len(decisions), beams, device)
+        self.layers = [LayerCache(self.slots) for _ in range(decoder_layers)]
+
+    def advance(self) -> Tensor:
+        """Begin a step: every hypothesis gets a slot; which slots it sees, bool (B, 1, G, capacity)."""
+        kept = self.slots.advance()
+        if kept is not None:
+            for index, layer in enumerate(self.layers):
+                rows = self.decisions.rows("attention", self.encoder_layers + index, kept.device)
+                part = kept if rows is None else kept.index_select(0, rows)
+                layer.keys.keep(part)
+                layer.values.keep(part)
+        return self.slots.sees.unflatten(0, (-1, self.beams)).unsqueeze(1)
 
     def reorder(self, new_order: Tensor) -> None:
-        """Follow the generator: row r of the new batch continues row ``new_order[r]``, int64 (B' x G,)."""
-        inputs = new_order[:: self.beams] // self.beams
-        kept = inputs.tolist()
-        finished = kept != list(range(len(self.decisions)))
-        decisions = self.decisions.select(kept) if finished else self.decisions
-        for index, layer in enumerate(self.layers):
-            if layer.keys is not None and layer.values is not None:
-                rows = self._rows("attention", self.encoder_layers + index, decisions, new_order, self.beams)
-                layer.keys, layer.values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)
-            if layer.source is not None and finished:
-                rows = self._rows("cross_attention", index, decisions, inputs, 1)
-                keys, values = layer.source
-                layer.source = keys.index_select(0, rows), values.index_select(0, rows)
-        self.decisions = decisions
+        """Follow the generator: row r of the new batch continues row ``new_order[r]``, int64 (B' x G,).
 
-    def _rows(self, sublayer: str, column: int, decisions: Decisions, new_order: Tensor, group: int) -> Tensor:
-        """Which of a sublayer's cached rows the new batch continues.
-
-        ``new_order`` counts rows of all inputs, ``group`` an input; the cache holds those of the inputs that run the
-        sublayer only.
+        Inputs never trade places, they only go, so their number tells whether any went without asking the device.
         """
-        old = self.decisions.rows(sublayer, column, new_order.device)
-        if old is None:
-            return new_order
-        position = torch.zeros(len(self.decisions), dtype=torch.long, device=new_order.device)
-        position[old] = torch.arange(old.numel(), device=new_order.device)
-        new = decisions.rows(sublayer, column, new_order.device)
-        order = new_order.view(-1, group)
-        order = order if new is None else order[new]
-        return (position[order // group] * group + order % group).flatten()
+        finished = new_order.numel() < len(self.slots.sees)
+        self.slots.sees = self.slots.sees.index_select(0, new_order)
+        if not finished:
+            return
+        kept = (new_order[:: self.beams] // self.beams).tolist()
+        for index, layer in enumerate(self.layers):
+            places = self._places("attention", self.encoder_layers + index, kept)
+            rows = torch.tensor(places, dtype=torch.long, device=new_order.device)
+            layer.keys.select(rows)
+            layer.values.select(rows)
+            if layer.source is not None:
+                layer.source.select(self._places("cross_attention", index, kept))
+        self.decisions = self.decisions.select(kept)
+
+    def _places(self, sublayer: str, column: int, kept: list[int]) -> list[int]:
+        """Where the inputs that stay are among those that run a sublayer, whose rows its cache holds."""
+        rows = self.decisions.rows(sublayer, column)
+        if rows is None:
+            return kept
+        place = {i: row for row, i in enumerate(rows.tolist())}
+        return [place[i] for i in kept if i in place]

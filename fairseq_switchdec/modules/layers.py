@@ -6,6 +6,7 @@ hook runs after the work is done, and 0.12.2's encoder layer carries copies of a
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 
 from ..decisions import Decisions
 from .attention import Attention
-from .cache import LayerCache
+from .cache import LayerCache, SourceKeys
+from .packing import Packs
+from .ragged import Ragged
 from .skipping import run_rows
 
 
-class SwitchableLayer(nn.Module):
+class SwitchableLayer(Packs):
     """What encoder and decoder layers share: self-attention, feed-forward and the residual around them.
 
     Args:
@@ -27,10 +30,12 @@ class SwitchableLayer(nn.Module):
         index: the layer's column in `Decisions`, counted through encoder and decoder.
     """
 
+    products = {"fc1": ("fc1",), "fc2": ("fc2",)}
+
     def __init__(self, cfg: Any, side: Any, index: int):
         super().__init__()
         self.index = index
-        self.self_attn = Attention(side.embed_dim, side.embed_dim, side.attention_heads, cfg.attention_dropout)
+        self.self_attn = Attention(side.embed_dim, None, side.attention_heads, cfg.attention_dropout)
         self.self_attn_layer_norm = nn.LayerNorm(side.embed_dim)
         self.fc1 = nn.Linear(side.embed_dim, side.ffn_embed_dim)
         self.fc2 = nn.Linear(side.ffn_embed_dim, side.embed_dim)
@@ -42,33 +47,48 @@ class SwitchableLayer(nn.Module):
 
     def add(self, x: Tensor, branch: Tensor, norm: nn.LayerNorm) -> Tensor:
         """The residual connection, normalized after (BART)."""
-        return norm(x + self.dropout(branch))
+        return norm(x + (self.dropout(branch) if self.training else branch))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The feed-forward sublayer, (..., D)."""
-        hidden = self.activation_dropout(self.activation(self.fc1(x)))
+        hidden = self.activation(self.fc1(x))
+        if self.training:
+            hidden = self.activation_dropout(hidden)
         return self.add(x, self.fc2(hidden), self.final_layer_norm)
 
 
 class SwitchableEncoderLayer(SwitchableLayer):
-    """x -> self-attention -> feed-forward, (B, S, D)."""
+    """x -> self-attention -> feed-forward, on the tokens of all inputs side by side, (N, D)."""
 
-    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The self-attention sublayer; ``mask`` bool (B, 1, 1, S), True = real token."""
-        keys, values = self.self_attn.keys_values(x)
-        return self.add(x, self.self_attn(x, keys, values, mask), self.self_attn_layer_norm)
+    def attend(self, x: Tensor, tokens: Ragged) -> Tensor:
+        """The self-attention sublayer of inputs with the layout ``tokens``."""
+        attention = self.self_attn
+        queries, keys, values = attention.queries_keys_values(x)
+        contexts = [
+            attention.attend(
+                bucket.gather(queries),
+                attention.split_heads(bucket.gather(keys)),
+                attention.split_heads(bucket.gather(values)),
+                bucket.mask,
+            )
+            for bucket in tokens.buckets
+        ]
+        return self.add(x, attention.out_proj(tokens.merge(contexts)), self.self_attn_layer_norm)
 
-    def forward(self, x: Tensor, mask: Tensor | None, decisions: Decisions) -> Tensor:
+    def forward(self, x: Tensor, tokens: Ragged, decisions: Decisions) -> Tensor:
         """Run what each input keeps."""
-        x = run_rows(self.attend, decisions.rows("attention", self.index, x.device), x, mask)
-        return run_rows(self.feed_forward, decisions.rows("ffn", self.index, x.device), x)
+        index, part = tokens.select(decisions.rows("attention", self.index))
+        x = run_rows(partial(part.in_pieces, self.attend), index, x)
+        index, rest = tokens.select(decisions.rows("ffn", self.index))
+        return run_rows(partial(rest.in_pieces, lambda x, _: self.feed_forward(x)), index, x)
 
 
 class SwitchableDecoderLayer(SwitchableLayer):
     """x -> self-attention -> cross-attention -> feed-forward.
 
     x is (B, G, T, D): the G hypotheses (beams) of an input share its decisions and its encoder states, so they stay
-    together; cross-attention sees them as G x T queries over one set of keys and values.
+    together; cross-attention sees them as G x T queries over one set of keys and values, and so does self-attention in
+    a decoding step, where T is 1 (`fairseq_switchdec.modules.cache`).
     """
 
     def __init__(self, cfg: Any, index: int, decoder_index: int):
@@ -79,54 +99,63 @@ class SwitchableDecoderLayer(SwitchableLayer):
         self.encoder_attn_layer_norm = nn.LayerNorm(dim)
 
     def attend(self, x: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
-        """The self-attention sublayer; ``mask`` bool (B, 1, 1, T, T) or None for plain causal attention."""
-        queries = x.flatten(0, 1)
-        keys, values = self.self_attn.keys_values(queries)
-        if cache is not None:
-            keys, values = cache.append(keys, values)
-        if mask is not None:
-            mask = mask.expand(-1, x.size(1), -1, -1, -1).flatten(0, 1)
-        causal = cache is None and mask is None
-        context = self.self_attn(queries, keys, values, mask, causal)
-        return self.add(x, context.view_as(x), self.self_attn_layer_norm)
+        """The self-attention sublayer.
 
-    def source_keys_values(
-        self, source: Tensor, rows: Tensor | None, cache: LayerCache | None
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values of the encoder states, (B, S', D), of the inputs in ``rows``; computed once an input."""
+        Args:
+            mask: bool; without a cache (B, 1, 1, T, T) or None for plain causal attention, with one
+                (B, 1, G, capacity), which slots a hypothesis sees.
+        """
+        attention = self.self_attn
+        rows = x.flatten(0, 1) if cache is None else x.flatten(1, 2)
+        queries, keys, values = attention.queries_keys_values(rows)
+        keys, values = attention.split_heads(keys), attention.split_heads(values)
+        if cache is not None:
+            assert mask is not None
+            keys, values = cache.keys.put(keys), cache.values.put(values)
+            mask = mask[..., : keys.size(2)]
+        elif mask is not None:
+            mask = mask.expand(-1, x.size(1), -1, -1, -1).flatten(0, 1)
+        context = attention.attend(queries, keys, values, mask, causal=mask is None)
+        return self.add(x, attention.out_proj(context).view_as(x), self.self_attn_layer_norm)
+
+    def source_keys(self, source: Tensor, tokens: Ragged, rows: Tensor | None, cache: LayerCache | None) -> SourceKeys:
+        """Keys and values of the encoder states, (N, D), of the inputs in ``rows``; computed once an input."""
         if cache is not None and cache.source is not None:
             return cache.source
-        pair = self.encoder_attn.keys_values(source if rows is None else source.index_select(0, rows))
+        index, tokens = tokens.select(rows)
+        source = source if index is None else source.index_select(0, index)
+        keys = SourceKeys(self.encoder_attn, source, tokens)
         if cache is not None:
-            cache.source = pair
-        return pair
+            cache.source = keys
+        return keys
 
-    def cross_attend(self, x: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor) -> Tensor:
-        """The cross-attention sublayer; ``mask`` bool (B, 1, 1, S'), True = real token."""
-        context = self.encoder_attn(x.flatten(1, 2), keys, values, mask)
-        return self.add(x, context.view_as(x), self.encoder_attn_layer_norm)
+    def cross_attend(self, x: Tensor, keys: SourceKeys) -> Tensor:
+        """The cross-attention sublayer."""
+        attention = self.encoder_attn
+        context = keys.attend(attention, attention.q_proj(x.flatten(1, 2)))
+        return self.add(x, attention.out_proj(context).view_as(x), self.encoder_attn_layer_norm)
 
     def forward(
         self,
         x: Tensor,
         mask: Tensor | None,
         source: Tensor,
-        source_mask: Tensor | None,
+        tokens: Ragged,
         decisions: Decisions,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """Run what each input keeps; with a cache, x holds the newest position only."""
+        """Run what each input keeps; with a cache, x holds the newest position only.
+
+        Args:
+            source: (N, D) encoder states, laid out as ``tokens`` says.
+        """
         rows = decisions.rows("attention", self.index, x.device)
         x = run_rows(lambda x, mask: self.attend(x, mask, cache), rows, x, mask)
         rows = decisions.rows("cross_attention", self.decoder_index, x.device)
-        keys, values = self.source_keys_values(source, rows, cache)
-        x = run_rows(lambda x, mask: self.cross_attend(x, mask, keys, values), rows, x, source_mask)
+        if rows is None or rows.numel() > 0:
+            keys = self.source_keys(source, tokens, decisions.rows("cross_attention", self.decoder_index), cache)
+            x = run_rows(lambda x: self.cross_attend(x, keys), rows, x)
         return run_rows(self.feed_forward, decisions.rows("ffn", self.index, x.device), x)
-
-
-def attention_mask(padding_mask: Tensor | None) -> Tensor | None:
-    """bool (B, S), True = padding, to bool (B, 1, 1, S), True = may be attended to."""
-    return None if padding_mask is None else ~padding_mask[:, None, None, :]
 
 
 def causal_mask(padding_mask: Tensor) -> Tensor:

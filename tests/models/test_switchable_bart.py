@@ -157,8 +157,9 @@ class TestSkipping:
             state: dict[str, Any] = {}
             switchable.decoder(batch["prev"][:, :1], encoder_out=encoder_out, incremental_state=state)
         first, second = state["switchable_decoder_cache"].layers
-        assert first.keys.size(0) == first.source[0].size(0) == 3
-        assert second.keys.size(0) == second.source[0].size(0) == 5
+        for layer, inputs in ((first, 3), (second, 5)):
+            assert layer.keys.buffer.size(0) == layer.values.buffer.size(0) == inputs
+            assert sum(len(bucket.keys) for bucket in layer.source.buckets) == inputs
 
     def test_incremental_equals_full_decoding(self, switchable, batch):
         decisions = draw(switchable, 5, seed=11)
@@ -172,6 +173,17 @@ class TestSkipping:
             ]
         real = batch["prev"].ne(1)
         torch.testing.assert_close(torch.cat(steps, 1)[real], full[real], rtol=1e-5, atol=1e-5)
+
+    def test_dropout_does_not_ask_for_gradients(self, dictionary, stock, batch):
+        """The greedy path of training runs without gradients, and under the same conditions as the sampled one."""
+        model = build_switchable(dictionary, stock, dropout=0.0, attention_dropout=0.5).train()
+        decisions, outputs = draw(model, 5, 1), []
+        for enabled in (True, False):
+            torch.manual_seed(3)
+            with torch.set_grad_enabled(enabled):
+                out = model(batch["src_tokens"], batch["src_lengths"], batch["prev"], decisions=decisions)[0]
+            outputs.append(out.detach())
+        torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-6)
 
     def test_activation_checkpointing_changes_nothing(self, dictionary, stock, batch):
         gradients = []
@@ -225,5 +237,5 @@ def test_half_precision_keeps_the_policy_in_float32(dictionary):
     model = build_switchable(dictionary).half()
     assert model.encoder.layers[0].fc1.weight.dtype == torch.float16
     assert {p.dtype for p in model.encoder.policy.parameters()} == {torch.float32}
-    assert {b.dtype for b in model.learner_state.buffers()} == {torch.float32}
+    assert {b.dtype for b in model.learner_state.buffers()} == {torch.float32, torch.float64}
     assert not any(p.requires_grad for p in model.encoder.policy.parameters())

@@ -1,0 +1,55 @@
+"""What makes two runs of ``fairseq-generate`` the same run: a report carries it, and merging compares it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.dataclass.configs import GenerationConfig
+from torch import nn
+
+from ..config import RUN_DECISIONS, RunOptions
+
+
+def run_settings(model: nn.Module, options: RunOptions, generation: Any) -> dict[str, Any]:
+    """Model, decisions and decoding of a run, in JSON's types.
+
+    Args:
+        generation: fairseq's generation options, or a namespace of some of them.
+    """
+    decisions = options.switch_decisions
+    return {
+        "model": model_digest(model),
+        "decisions": decisions if decisions in RUN_DECISIONS else digest(Path(decisions).read_bytes()),
+        "random_keep": options.switch_random_keep,
+        "precision": options.switch_precision,
+        "seed": options.seed,
+        "generation": generation_settings(generation),
+    }
+
+
+def generation_settings(generation: Any) -> dict[str, Any]:
+    """The decoding options that differ from fairseq's defaults."""
+    chosen = {item.name: getattr(generation, item.name, item.default) for item in fields(GenerationConfig)}
+    return {
+        item.name: chosen[item.name] if isinstance(chosen[item.name], (int, float)) else str(chosen[item.name])
+        for item in fields(GenerationConfig)
+        if chosen[item.name] != item.default and chosen[item.name] is not None
+    }
+
+
+def model_digest(model: nn.Module) -> str:
+    """Of all weights as they run: another checkpoint has another, and so has the same one in another precision."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(model.state_dict().items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def digest(data: bytes) -> str:
+    """A file's content, short."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,153 @@
+"""Inputs of unequal lengths side by side, so that padding costs nothing.
+
+The encoder's states are (N, D): all tokens of the first input, then of the second, and so on. Linear layers and norms
+run on them as they are. Attention runs on *buckets*, inputs of about one length padded to a common width. Dropping
+tokens (paper, section 3.1) therefore saves what it promises even where every input of a batch drops another share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+#: The shortest input of a bucket is at least this share as long as the longest.
+FILL = 7 / 8
+
+#: Tokens that a sublayer's hidden states fit a processor's cache with; more at once only make it wait for memory.
+PIECE = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """Inputs that attention pads to a common width.
+
+    Attributes:
+        inputs: their places in the batch, n of them.
+        width: the longest one's length.
+        index: int64 (n x width,), which tokens; None when these are all tokens of the batch in their order.
+        mask: bool (n, 1, 1, width), True = real token; None when none is padding.
+    """
+
+    inputs: tuple[int, ...]
+    width: int
+    index: Tensor | None
+    mask: Tensor | None
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The bucket's part, (n, width, D), of the tokens of all inputs, (N, D); padding repeats a real token."""
+        tokens = x if self.index is None else x.index_select(0, self.index)
+        return tokens.unflatten(0, (len(self.inputs), self.width))
+
+
+class Ragged:
+    """Where each input's tokens are.
+
+    Args:
+        lengths: tokens of each input, at least 1; they stay on the host, where control flow needs them.
+        device: of the index tensors.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device | str):
+        self.lengths = tuple(lengths)
+        self.counts = torch.tensor(self.lengths, dtype=torch.long)  # the same, as a tensor on the host
+        self.device = device
+        self._selected: dict[tuple[int, ...], tuple[Tensor, Ragged]] = {}
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """int64 (B,), on the host: one past each input's last token."""
+        return self.counts.cumsum(0)
+
+    @cached_property
+    def size(self) -> Tensor:
+        """int64 (B,): the lengths, on the device."""
+        return self.counts.to(self.device)
+
+    def select(self, inputs: Tensor | None) -> tuple[Tensor | None, Ragged]:
+        """Some inputs, int64 (n,) on the host: which tokens are theirs, int64, and the layout of those tokens.
+
+        None means all inputs, and all tokens (`Decisions.rows`).
+        """
+        if inputs is None:
+            return None, self
+        key = tuple(inputs.tolist())
+        if key not in self._selected:
+            part = Ragged([self.lengths[i] for i in key], self.device)
+            shift = self.ends[inputs] - part.ends
+            tokens = torch.arange(sum(part.lengths)) + shift.repeat_interleave(part.counts)
+            self._selected[key] = tokens.to(self.device), part
+        return self._selected[key]
+
+    @cached_property
+    def pieces(self) -> list[tuple[slice, Ragged]]:
+        """Neighbouring inputs of at most `PIECE` tokens together, or one that has more: where their tokens are, and
+        the layout of those; none where one piece would hold all."""
+        groups: list[list[int]] = []
+        for i, length in enumerate(self.lengths):
+            if groups and sum(self.lengths[j] for j in groups[-1]) + length <= PIECE:
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        if len(groups) == 1:
+            return []
+        ends = self.ends.tolist()
+        return [
+            (slice(ends[group[0]] - self.lengths[group[0]], ends[group[-1]]), self.select(torch.tensor(group))[1])
+            for group in groups
+        ]
+
+    def in_pieces(self, function: Callable[[Tensor, Ragged], Tensor], x: Tensor) -> Tensor:
+        """``function(x, self)``, which treats every input by itself; on a CPU, where no gradients are wanted, piece by
+        piece.
+
+        Args:
+            x: (N, D).
+        """
+        if torch.is_grad_enabled() or x.device.type != "cpu" or not self.pieces:
+            return function(x, self)
+        return torch.cat([function(x[tokens], part) for tokens, part in self.pieces])
+
+    @cached_property
+    def buckets(self) -> list[Bucket]:
+        """Longest inputs first."""
+        groups: list[list[int]] = []
+        for i in sorted(range(len(self)), key=lambda i: -self.lengths[i]):
+            if groups and self.lengths[i] >= FILL * self.lengths[groups[-1][0]]:
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        return [self._bucket(group) for group in groups]
+
+    def _bucket(self, inputs: list[int]) -> Bucket:
+        width = self.lengths[inputs[0]]
+        lengths = self.counts[inputs].unsqueeze(1)
+        position = torch.arange(width)
+        tokens = self.ends[inputs].unsqueeze(1) - lengths + position.minimum(lengths - 1)
+        real = position < lengths
+        whole = len(inputs) == len(self) and bool(real.all()) and inputs == sorted(inputs)
+        mask = None if bool(real.all()) else real[:, None, None, :].to(self.device)
+        return Bucket(tuple(inputs), width, None if whole else tokens.flatten().to(self.device), mask)
+
+    def merge(self, parts: Sequence[Tensor]) -> Tensor:
+        """The buckets' results, (n, width, D) each, as tokens of all inputs again, (N, D)."""
+        if self.buckets[0].index is None:
+            return parts[0].flatten(0, 1)
+        return torch.cat([part.flatten(0, 1) for part in parts]).index_select(0, self._token_order)
+
+    @cached_property
+    def _token_order(self) -> Tensor:
+        """Where each token is in the buckets laid end to end, int64 (N,)."""
+        starts, begin = [0] * len(self), 0
+        for bucket in self.buckets:
+            for row, i in enumerate(bucket.inputs):
+                starts[i] = begin + row * bucket.width
+            begin += len(bucket.inputs) * bucket.width
+        shift = torch.tensor(starts) - self.ends + self.counts
+        return (torch.arange(sum(self.lengths)) + shift.repeat_interleave(self.counts)).to(self.device)
