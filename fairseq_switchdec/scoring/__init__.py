@@ -1,3 +1,1 @@
-"""Scorers for fairseq's ``--scoring``; importing this package registers them."""
-
-from fairseq_switchdec.scoring import rouge  # noqa: F401
+"""Scores of generated text. Importing this package loads no fairseq; `fairseq_scorer` registers ``--scoring rouge``."""

@@ -1,7 +1,8 @@
-"""ROUGE by hand arithmetic, through fairseq's registry, and the paired bootstrap's properties."""
+"""ROUGE by hand arithmetic, through fairseq's registry, and over processes."""
 
 from __future__ import annotations
 
+import re
 import sys
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from fairseq import scoring
 
 from fairseq_switchdec.errors import UserError
-from fairseq_switchdec.scoring.rouge import RougeScorer, paired_bootstrap, rouge_scores
+from fairseq_switchdec.scoring import fairseq_scorer, rouge
+from fairseq_switchdec.scoring.rouge import looks_undecoded, rouge_scores
 
 
 def test_hand_computed():
@@ -28,11 +30,12 @@ def test_words_are_stemmed_and_case_is_ignored():
     np.testing.assert_allclose(rouge_scores(["Returns jumping cats"], ["return jumped cat"]), [[100, 100, 100]])
 
 
-def test_newlines_separate_sentences():
-    """Summary-level ROUGE-L matches sentence by sentence, so that their order does not matter."""
+def test_rouge_l_is_that_of_the_summary():
+    """It matches sentence by sentence, so that their order does not matter; newlines or marks end a sentence."""
     flat = rouge_scores(["one two three four"], ["three four one two"])
     lines = rouge_scores(["one two\nthree four"], ["three four\none two"])
-    np.testing.assert_allclose([flat[0, 2], lines[0, 2]], [50, 100])
+    marks = rouge_scores(["one two . three four ."], ["Three four. One two."])
+    np.testing.assert_allclose([flat[0, 2], lines[0, 2], marks[0, 2]], [50, 100, 100])
 
 
 def test_empty_hypothesis_scores_zero():
@@ -44,52 +47,48 @@ def test_lengths_must_agree():
         rouge_scores(["a"], ["a", "b"])
 
 
+def test_processes_change_nothing(monkeypatch):
+    monkeypatch.setattr(rouge, "CHUNK", 3)
+    rng = np.random.RandomState(1)
+    references, hypotheses = ([" ".join(rng.choice(list("abcdef"), 8)) for _ in range(10)] for _ in range(2))
+    alone = rouge_scores(references, hypotheses)
+    np.testing.assert_array_equal(rouge_scores(references, hypotheses, processes=2), alone)
+    assert len(np.unique(alone[:, 2])) > 2
+
+
 def test_fairseq_finds_it_by_name():
     scorer = scoring.build_scorer("rouge", tgt_dict=None)
-    assert isinstance(scorer, RougeScorer)
-    assert scorer.score() == 0.0
+    assert isinstance(scorer, fairseq_scorer.RougeScorer)
+    assert scorer.score() == 0.0 and scorer.result_string() == "ROUGE of no input"
     scorer.add_string("red green blue", "blue green red")
     scorer.add_string("same words", "same words")
     assert scorer.score() == pytest.approx((100 / 3 + 100) / 2)
-    assert scorer.result_string() == "ROUGE-1 100.00 ROUGE-2 50.00 ROUGE-L 66.67"
-    assert scorer.pair_scores().shape == (2, 3)
+    found = re.findall(r"(ROUGE-\S) (\S+) \[(\S+), (\S+)\]", scorer.result_string())
+    # Two inputs: their resampled means are those of either alone and of both.
+    assert found == [
+        ("ROUGE-1", "100.00", "100.00", "100.00"),
+        ("ROUGE-2", "50.00", "0.00", "100.00"),
+        ("ROUGE-L", "66.67", "33.33", "100.00"),
+    ]
+
+
+def test_unknown_words_match_nothing():
+    scorer = scoring.build_scorer("rouge", tgt_dict=None)
+    scorer.add_string("red <<unk>>", "red <unk>")
+    assert scorer.score() == pytest.approx(50)
+
+
+def test_undecoded_bpe_is_noticed(caplog):
+    assert looks_undecoded(["31414 232", "", "328"])
+    assert not looks_undecoded(["31414 232", "in 2015"]) and not looks_undecoded([""])
+    scorer = scoring.build_scorer("rouge", tgt_dict=None)
+    scorer.add_string("31414 232", "31414 232")
+    scorer.result_string()
+    assert "add the --bpe" in caplog.text
 
 
 def test_missing_package_names_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    rouge._pair_scorer.cache_clear()
     with pytest.raises(UserError, match="pip install rouge-score"):
         rouge_scores(["a"], ["a"])
-
-
-def test_bootstrap_of_a_system_with_itself_is_zero():
-    scores = np.random.RandomState(1).rand(50)
-    assert paired_bootstrap(scores, scores) == (0.0, 0.0, 0.0)
-
-
-def test_bootstrap_is_paired():
-    """A constant gain has an interval of no width, however much the inputs differ."""
-    baseline = 100 * np.random.RandomState(1).rand(50)
-    np.testing.assert_allclose(paired_bootstrap(baseline + 2, baseline), [2, 2, 2])
-
-
-def test_bootstrap_interval_matches_the_normal_one():
-    rng = np.random.RandomState(2)
-    baseline, gain = rng.rand(400), rng.randn(400)
-    found = paired_bootstrap(baseline + gain, baseline, samples=4000)
-    half = 1.96 * gain.std() / np.sqrt(gain.size)
-    # 4,000 resamples place a 2.5 % quantile of the mean to about 4 % of its half width
-    np.testing.assert_allclose(found, [gain.mean(), gain.mean() - half, gain.mean() + half], atol=0.1 * half)
-
-
-def test_bootstrap_is_seeded_and_antisymmetric():
-    rng = np.random.RandomState(3)
-    first, second = rng.rand(30), rng.rand(30)
-    forward, backward = paired_bootstrap(first, second, seed=7), paired_bootstrap(second, first, seed=7)
-    assert forward == paired_bootstrap(first, second, seed=7)
-    np.testing.assert_allclose(forward, (-backward.difference, -backward.high, -backward.low))
-
-
-@pytest.mark.parametrize("scores, baseline", [([], []), ([1.0], [1.0, 2.0]), ([[1.0]], [[1.0]])])
-def test_bootstrap_refuses_what_is_not_paired(scores, baseline):
-    with pytest.raises(ValueError, match="two equal non-empty vectors"):
-        paired_bootstrap(scores, baseline)
