@@ -6,7 +6,10 @@ What each module mends, and for which versions:
     hydra_plugins      Python >= 3.12 lacks what hydra 1.0 scans its plugins with
     typing_io          Python >= 3.13 lacks a module that hydra 1.0 and its parser import
     checkpoints        torch >= 2.6 refuses fairseq's checkpoints; torch < 2.6 would execute whatever they hold
+    atomic_copy        a kill while fairseq copies a checkpoint leaves half a checkpoint_last.pt
+    reading_ahead      an exit while fairseq reads batches ahead aborts the process
     encoder_fastpath   torch >= 1.13 asks for an argument that fairseq's stock transformer does not give
+    numpy_names        numpy >= 1.24 lacks names that fairseq's data sets use
     user_dir           fairseq ignores the tasks and models of a ``--user-dir`` package that is already imported
     spawn              a process that fairseq spawns starts without these fixes
 
@@ -28,10 +31,13 @@ def install() -> None:
     _installed = True
     # Imported here, because every start of Python imports this package.
     from fairseq_switchdec.compat import (
+        atomic_copy,
         checkpoints,
         encoder_fastpath,
         hydra_plugins,
         mutable_defaults,
+        numpy_names,
+        reading_ahead,
         spawn,
         typing_io,
         user_dir,
@@ -47,7 +53,10 @@ def install() -> None:
     if installed_version("fairseq", default="0.12.2").startswith("0.12."):
         mutable_defaults.register(hooks, "fairseq")
         checkpoints.register(hooks)
+        atomic_copy.register(hooks)
+        reading_ahead.register(hooks)
         encoder_fastpath.register(hooks)
+        numpy_names.register(hooks)
         user_dir.register(hooks)
         spawn.register(hooks)
     hooks.activate()

@@ -14,6 +14,7 @@ import functools
 import io
 import re
 import typing
+import zipfile
 from collections.abc import Callable
 from types import ModuleType
 
@@ -22,13 +23,32 @@ from fairseq_switchdec.errors import UserError
 
 
 def register(hooks: ImportHooks) -> None:
-    """Mend ``torch.load`` as two modules of fairseq see it."""
+    """Mend ``torch.load`` as two modules of fairseq see it, and what a file that cannot be opened is met with."""
     hooks.after("fairseq.checkpoint_utils", functools.partial(_replace_load, load=load_checkpoint))
+    hooks.after("fairseq.checkpoint_utils", _name_files)
     hooks.after("fairseq.distributed.utils", functools.partial(_replace_load, load=_restricted_load))
 
 
 def _replace_load(module: ModuleType, load: Callable) -> None:
     module.torch = ModuleView(module.torch, load=load)
+
+
+def _name_files(checkpoint_utils: ModuleType) -> None:
+    """A checkpoint, or a dictionary it needs, that cannot be opened: a message in place of a traceback."""
+
+    def named(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            try:
+                return function(*args, **kwargs)
+            except OSError as error:
+                problem = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+                raise UserError(f"{problem}. Name the checkpoint, and the folder of its dictionaries") from error
+
+        return call
+
+    for name in ("load_checkpoint_to_cpu", "load_model_ensemble_and_task"):
+        setattr(checkpoint_utils, name, named(getattr(checkpoint_utils, name)))
 
 
 def load_checkpoint(file: io.BufferedReader, map_location=None) -> dict:
@@ -44,6 +64,7 @@ def load_checkpoint(file: io.BufferedReader, map_location=None) -> dict:
     """
     path = getattr(file, "name", "checkpoint")
     try:
+        _check_sums(file)
         state = _restricted_load(file, map_location)
     except MemoryError:
         raise  # says nothing about the file
@@ -55,11 +76,9 @@ def load_checkpoint(file: io.BufferedReader, map_location=None) -> dict:
                 "such an object could run code hidden in the file. If you trust the file, load it where it was made "
                 "and save it with nothing in it but tensors, numbers, strings, lists, dicts and argparse.Namespace."
             ) from error
-        # torch puts its advice first, to load without weights_only, and what it met last.
-        reason = (str(error).split("WeightsUnpickler error:")[-1].strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path} cannot be read as a checkpoint ({reason}). The file is incomplete, damaged or no PyTorch file: "
-            "copy or download it again, or name another one (fairseq-train keeps earlier ones beside the last)."
+            f"{path} cannot be read as a checkpoint ({_reason(error)}). The file is incomplete, damaged or no PyTorch "
+            "file: copy or download it again, or name another one (fairseq-train keeps earlier ones beside the last)."
         ) from error
     if not (isinstance(state, dict) and "model" in state and ("optimizer_history" in state or "best_loss" in state)):
         raise UserError(
@@ -67,6 +86,30 @@ def load_checkpoint(file: io.BufferedReader, map_location=None) -> dict:
             "'cfg', and 'optimizer_history'. Name a file that fairseq-train wrote, or a released fairseq model."
         )
     return state
+
+
+def _check_sums(file: io.BufferedReader) -> None:
+    """torch does not look at the checksums of its zip files, so that weights with a flipped bit would load.
+
+    The format before zip, in which the BART models were released, has none.
+
+    Raises:
+        zipfile.BadZipFile: A part of the file is not what was written.
+    """
+    if zipfile.is_zipfile(file):
+        damaged = zipfile.ZipFile(file).testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+    file.seek(0)
+
+
+def _reason(error: Exception) -> str:
+    """What torch or Python met, in a few words."""
+    if isinstance(error, (EOFError, OSError)):  # the latter where a place in the file is looked for before its start
+        return "it ends too early"
+    # torch puts its advice first, to load without weights_only, and what it met last, followed by hints for itself.
+    text = str(error).split("WeightsUnpickler error:")[-1].strip() or type(error).__name__
+    return text.splitlines()[0].partition(". ")[0].rstrip(".")
 
 
 def _restricted_load(file: io.IOBase, map_location=None):

@@ -36,6 +36,26 @@ class MadeUp(FairseqTask):
 """
 
 
+READS_AHEAD = """
+import sys
+from fairseq_switchdec.compat import install
+install()
+import torch
+from fairseq.data.iterators import BufferedIterator
+
+class Batches:
+    def __iter__(self):
+        while True:
+            yield torch.stack([torch.randn(300, 300) @ torch.randn(300, 300) for _ in range(20)])
+    def __len__(self):
+        return 10**9
+
+for size in (1, 10**6):  # a thread that waits for room, and one that never does
+    next(BufferedIterator(size, Batches()))
+sys.exit(3)
+"""
+
+
 @pytest.fixture
 def two_copies(tmp_path):
     """Folders ``a`` and ``b``, each with the package reduced to this layer and a task named after the folder."""
@@ -66,6 +86,10 @@ def test_a_missing_user_dir_is_fairseq_s_to_report():
 
     with pytest.raises(FileNotFoundError):
         utils.import_user_module(Namespace(user_dir="no_such_folder"))
+
+
+def test_an_exit_while_batches_are_read_ahead_is_not_an_abort():
+    assert run_python("-c", READS_AHEAD, check=False).returncode == 3
 
 
 def test_spawned_process_has_the_fixes():

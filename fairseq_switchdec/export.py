@@ -1,0 +1,127 @@
+"""``python -m fairseq_switchdec export CHECKPOINT OUT``: a BART's weights as a plain BART checkpoint.
+
+What is written computes what the keep-all path computes, and looks as the released BART checkpoints do: their key
+names, their flat ``args``, no policy, no optimizer state. Stock fairseq loads it, and so does what converts fairseq's
+BART for other programs (CTranslate2, Hugging Face).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from torch import Tensor
+
+from . import models  # noqa: F401  (registers what a checkpoint names)
+from .errors import UserError
+from .models.plain_bart import drop_duplicates, flat_args, model_name, split_projections
+
+#: What plain BART is called; any other name of ours is of a geometry that ``args`` spells out.
+PLAIN_ARCHS = {"switchable_bart_base": "bart_base"}
+PLAIN_TASKS = {"switchable_task": "translation", "switchable_sentence_prediction": "sentence_prediction"}
+
+#: Options that are ours, or name files of the machine that the model was trained on, whatever their values.
+LEFT_OUT = re.compile(
+    r"switch_|policy_|_name$|(data|save_dir|restore_file|finetune_from_model|user_dir)$|.*_path$|eval_"
+)
+
+#: Parts of a switchable model that plain BART has not.
+POLICY = ("encoder.policy.", "learner_state.")
+
+
+def export(checkpoint: str, out: str) -> str:
+    """Write a plain BART checkpoint.
+
+    Args:
+        checkpoint: of a switchable BART, or of a plain one in any form that fairseq has written.
+        out: the file to write, which must not exist.
+
+    Returns:
+        What was written, in a line.
+
+    Raises:
+        UserError: a file cannot be read or written, or holds another model.
+    """
+    target = Path(out)
+    if target.exists():
+        raise UserError(f"export: {out} exists already: name another file, or remove it first")
+    if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)):
+        raise UserError(f"export: {target.parent} is no folder that can be written to: make it, or name another one")
+    state = checkpoint_utils.load_checkpoint_to_cpu(checkpoint)
+    args = flat_args(state)
+    if model_name(args) not in ("bart", "switchable_bart"):
+        raise UserError(
+            f"export: {checkpoint} holds a model {getattr(args, '_name', None) or getattr(args, 'arch', None)}, not a "
+            "BART: name a checkpoint of --arch switchable_bart or bart_large"
+        )
+    plain_weights(state["model"], args)
+    history = {**state["optimizer_history"][-1], "lr_scheduler_state": {}, "num_updates": 0}
+    content = {
+        "args": plain_args(args),
+        "model": state["model"],
+        "optimizer_history": [history],
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+    save(content, target)
+    return f"wrote {out}: {content['args'].arch}, {len(state['model'])} tensors, {target.stat().st_size:,} bytes"
+
+
+def plain_weights(weights: dict[str, Tensor], args: Any) -> None:
+    """Bring a model's weights, in place, to the names and the sharing of the released checkpoints."""
+    for key in [key for key in weights if key.startswith(POLICY)]:
+        del weights[key]
+    drop_duplicates(weights)
+    split_projections(weights)
+    if args.share_all_embeddings:
+        weights["decoder.embed_tokens.weight"] = weights["encoder.embed_tokens.weight"]  # so it is stored once
+    if args.share_decoder_input_output_embed:
+        weights.pop("decoder.output_projection.weight", None)
+
+
+def plain_args(args: Any) -> Namespace:
+    """The options in the flat form of the released checkpoints; none of ours among them, and no paths."""
+    kept = {name: value for name, value in vars(args).items() if not LEFT_OUT.match(name) and not names_file(value)}
+    if model_name(args) != "bart":
+        kept["arch"] = PLAIN_ARCHS.get(args.arch, "bart_large")
+    if args.task.startswith("switchable_"):
+        kept["task"] = PLAIN_TASKS.get(args.task, "translation")
+    if "policy_rule" in vars(args):
+        kept["criterion"] = "label_smoothed_cross_entropy"
+    return Namespace(**kept)
+
+
+def names_file(value: Any) -> bool:
+    """Whether an option's value looks like a path."""
+    return isinstance(value, str) and os.sep in value
+
+
+def save(content: dict[str, Any], target: Path) -> None:
+    """Write to a temporary name beside the target, then rename.
+
+    Raises:
+        UserError: the disk is full, or writing failed otherwise; nothing is left behind.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        torch.save(content, partial)
+        partial.replace(target)
+    except (OSError, RuntimeError) as error:  # torch's zip writer raises the latter
+        raise UserError(f"export: {target} cannot be written: {error}. Name a file on another disk") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def cli_main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n\n")[2])
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a switchable BART, or of a plain one")
+    parser.add_argument("out", metavar="OUT", help="file to write, such as bart_large.pt; it must not exist")
+    options = parser.parse_args()
+    print(export(options.checkpoint, options.out))

@@ -1,0 +1,107 @@
+"""What becomes of the policy in fairseq's other uses of checkpoints: moving average, averaging, fine-tuning, kills."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq import checkpoint_utils
+from fairseq.checkpoint_utils import load_checkpoint_to_cpu, load_model_ensemble
+from in_process import Training
+from torch.testing import assert_close
+
+
+def average(paths: list[Path], target: Path) -> None:
+    """What fairseq's ``scripts/average_checkpoints.py`` writes: the first file with the mean of all models' tensors."""
+    states = [load_checkpoint_to_cpu(str(path)) for path in paths]
+    for name in states[0]["model"]:
+        total = torch.stack([state["model"][name].float() for state in states]).sum(0)
+        states[0]["model"][name] = total / len(states)
+    torch.save(states[0], target)
+
+
+def test_an_averaged_checkpoint_runs_and_trains_on(corpus: Path, tmp_path: Path) -> None:
+    training = Training(corpus, tmp_path / "training")
+    paths = []
+    for index in range(2):
+        training.update(2 * index, 2 * index + 1)
+        paths.append(shutil.copy(training.save(), tmp_path / f"{index}.pt"))
+    first, second = (load_checkpoint_to_cpu(str(path))["model"] for path in paths)
+    (tmp_path / "averaged").mkdir()
+    average([Path(path) for path in paths], tmp_path / "averaged" / "checkpoint_last.pt")
+
+    (model,), _ = load_model_ensemble([str(tmp_path / "averaged" / "checkpoint_last.pt")])
+    bias = "encoder.policy.token_head.bias"
+    assert_close(model.state_dict()[bias], (first[bias] + second[bias]) / 2)
+    sample = training.batches[0]
+    with torch.no_grad():
+        logits, extra = model.eval()(**sample["net_input"])
+    assert logits.isfinite().all() and len(extra["decisions"]) == len(sample["id"])
+
+    resumed = Training(corpus, tmp_path / "averaged", load=True)
+    assert float(resumed.policy["learner_state.adam_step"]) == 1.5, "moments and their age are averaged alike"
+    assert resumed.update(4, 5) is not None
+    assert all(value.isfinite().all() for value in resumed.policy.values())
+    assert not torch.equal(resumed.policy[bias], model.state_dict()[bias]), "the policy learns on"
+
+
+@pytest.mark.parametrize("flags", [(), ("--ema-start-update", 2), ("--ema-fp32", "--memory-efficient-fp16")])
+def test_the_moving_average_has_a_policy(corpus: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    training = Training(corpus, tmp_path, "--store-ema", "--ema-decay", 0.75, *flags)
+    name = "encoder.policy.token_head.bias"
+    expected = training.trainer.ema.get_model().state_dict()[name].clone()
+    for index in range(3):
+        training.update(2 * index, 2 * index + 1)
+        decay = 0 if "--ema-start-update" in flags and index + 1 < 2 else 0.75
+        expected = decay * expected + (1 - decay) * training.policy[name]
+    averaged = training.trainer.ema.get_model().state_dict()
+    assert_close(averaged[name], expected)
+    assert [key for key, value in averaged.items() if not value.isfinite().all()] == []
+
+    training.save()
+    resumed = Training(corpus, tmp_path, "--store-ema", "--ema-decay", 0.75, *flags, load=True)
+    for run in (training, resumed):
+        run.update(6)
+    models = [run.trainer.ema.get_model().state_dict() for run in (training, resumed)]
+    assert [key for key in models[0] if not torch.equal(models[0][key], models[1][key])] == []
+
+
+def test_fine_tuning_starts_from_the_policy_and_resumes_itself(corpus: Path, tmp_path: Path) -> None:
+    trained = Training(corpus, tmp_path / "trained", "--policy-statistics-inputs", 12)
+    for index in range(3):
+        trained.update(index)
+    flags = ("--finetune-from-model", trained.save())
+    tuning = Training(corpus, tmp_path / "tuned", *flags, load=True)
+    bias, mean = "encoder.policy.token_head.bias", "encoder.policy.feature_mean"
+    assert tuning.trainer.get_num_updates() == 0
+    assert torch.equal(tuning.policy[bias], trained.policy[bias])
+    tuning.update(0)
+    assert tuning.policy["learner_state.adam_step"] == 1, "another training's moments are forgotten"
+    assert torch.equal(tuning.policy[mean], trained.policy[mean]), "what the policy reads stays standardized alike"
+    tuning.save()
+    resumed = Training(corpus, tmp_path / "tuned", *flags, load=True)
+    assert resumed.trainer.get_num_updates() == 1
+    for run in (tuning, resumed):
+        run.update(1)
+    assert [name for name, value in tuning.state().items() if not torch.equal(value, resumed.state()[name])] == []
+
+
+def test_a_copy_of_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill in the middle of fairseq's copy to ``checkpoint_last.pt`` leaves the last one as it was."""
+    source, last = tmp_path / "checkpoint1.pt", tmp_path / "checkpoint_last.pt"
+    source.write_bytes(b"new" * 1000)
+    last.write_bytes(b"old")
+
+    def killed(source: str, target: str) -> None:
+        Path(target).write_bytes(b"ne")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint_utils.PathManager.copy(str(source), str(last), overwrite=True)
+    assert last.read_bytes() == b"old"
+    assert checkpoint_utils.PathManager.copy(str(source), str(last), overwrite=True)
+    assert last.read_bytes() == b"new" * 1000 and sorted(tmp_path.iterdir()) == [source, last]
