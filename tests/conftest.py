@@ -18,11 +18,11 @@ from support import (
     architecture,
     build_stock,
     build_switchable,
+    make_corpus,
     make_dictionary,
     randomize,
     run_command,
     train_flags,
-    write_corpus,
 )
 
 from fairseq_switchdec.models.switchable_bart import SwitchableBARTModel
@@ -62,22 +62,8 @@ def batch() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A made-up corpus, binarized by fairseq-preprocess with a joined dictionary."""
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder, {"train": 120, "valid": 24, "test": 20})
-    arguments = [
-        "--source-lang",
-        "source",
-        "--target-lang",
-        "target",
-        "--joined-dictionary",
-        "--destdir",
-        folder / "bin",
-    ]
-    for split in ("train", "valid", "test"):
-        arguments += [f"--{split}pref", folder / split]
-    run_command("preprocess", *arguments)
-    return folder / "bin"
+    """Made-up data that tests share."""
+    return make_corpus(tmp_path_factory.mktemp("corpus"), {"train": 120, "valid": 24, "test": 20})
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,15 @@ def write_corpus(folder: Path, sizes: dict[str, int]) -> None:
             (folder / f"{split}.{suffix}").write_text("".join(" ".join(words) + "\n" for words in lines))
 
 
+def make_corpus(folder: Path, sizes: dict[str, int]) -> Path:
+    """A made-up corpus, binarized by fairseq-preprocess with a joined dictionary."""
+    write_corpus(folder, sizes)
+    files = [word for split in sizes for word in (f"--{split}pref", folder / split)]
+    languages = ["--source-lang", "source", "--target-lang", "target", "--joined-dictionary"]
+    run_command("preprocess", *languages, "--destdir", folder / "bin", *files)
+    return folder / "bin"
+
+
 DATA_FLAGS = ["--source-lang", "source", "--target-lang", "target", "--max-source-positions", 64]
 SWITCHABLE_FLAGS = ["--user-dir", "fairseq_switchdec", "--task", "switchable_task"]
 POLICY_FLAGS = ["--criterion", "lexico_policy_criterion", "--policy-lr", 5e-3, "--policy-statistics-inputs", 32]

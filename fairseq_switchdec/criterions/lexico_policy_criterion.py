@@ -72,7 +72,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
             raise UserError("--criterion lexico_policy_criterion needs --task switchable_task")
         self.cfg = cfg
         self.learner: PolicyLearner | None = None
-        self.weights = Weights(1.0, 1.0)
 
     def train(self, mode: bool = True) -> LexicoPolicyCriterion:
         """fairseq's trainer calls this once before an update's first micro-batch, also after an update that was skipped
@@ -161,7 +160,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         )
         bound = sampled.nll * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
         # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
-        ratio = self.weights.cost / max(self.weights.quality, 1e-8)
+        weights = Weights(*model.learner_state.weights.tolist())
+        ratio = weights.cost / max(weights.quality, 1e-8)
         advantage = -(advantages[:, 0] + ratio * advantages[:, 1])
         log["sampled"] = int(explored.sum())
         log["reward"] = -((sampled.nll + ratio * sampled_cost) * rows).sum()
@@ -185,8 +185,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
             return
         learner = self.policy_learner(model, update_num)
         logged = learner.step(self.learning_rate(update_num), self.task.sum_over_ranks)
-        if logged:
-            self.weights = Weights(logged["weight_quality"], logged["weight_cost"])
         for name, value in logged.items():
             metrics.log_scalar(f"policy_{name}", value, round=4)
 

@@ -34,6 +34,7 @@ class LearnerState(Float32Module):
     constraint_average: Tensor
     average_weight: Tensor
     best_quality: Tensor
+    weights: Tensor
     feature_sum: Tensor
     feature_square_sum: Tensor
     feature_count: Tensor
@@ -47,18 +48,23 @@ class LearnerState(Float32Module):
         self.register_buffer("gradient_average", torch.zeros(2, parameters))  # g_q, g_c
         self.register_buffer("constraint_average", torch.zeros(3))  # q - c, q, cost
         self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q and cost
-        self.register_buffer("best_quality", torch.full((), float("inf")))
-        self.register_buffer("feature_sum", torch.zeros_like(policy.feature_mean))
-        self.register_buffer("feature_square_sum", torch.zeros_like(policy.feature_mean))
+        self.register_buffer("best_quality", torch.empty(()))
+        self.register_buffer("weights", torch.ones(2))  # the rule's last ones: quality, cost
+        # Sums of thousands of squares, of which the variance keeps a small difference.
+        self.register_buffer("feature_sum", torch.zeros_like(policy.feature_mean, dtype=torch.float64))
+        self.register_buffer("feature_square_sum", torch.zeros_like(policy.feature_mean, dtype=torch.float64))
         self.register_buffer("feature_count", torch.zeros(()))
+        self.restart()
 
     def restart(self) -> None:
-        """Begin a new training: forget Adam's moments and the averages. The features' statistics belong to the trained
-        policy and stay.
+        """Begin a new training: forget Adam's moments, the averages and the weights. The features' statistics belong
+        to the trained policy and stay.
         """
         for name in ("adam_step", "exp_avg", "exp_avg_sq", "gradient_average", "constraint_average", "average_weight"):
             getattr(self, name).zero_()
-        self.best_quality.fill_(float("inf"))
+        # Not infinite: fairseq's moving average of a model multiplies every buffer by a decay, which may be 0.
+        self.best_quality.fill_(torch.finfo(torch.float32).max)
+        self.weights.fill_(1.0)
 
 
 @dataclass(frozen=True)
@@ -86,11 +92,15 @@ class Evidence:
     features: Tensor
 
     def totals(self) -> Tensor:
-        """Everything in one float32 vector that can be added up over micro-batches and ranks."""
-        features = self.features.float()
+        """Everything in one float64 vector that can be added up over micro-batches and ranks.
+
+        In double precision the order of the additions leaves no trace in the policy's float32: a batch on one process
+        and the same batch on eight move it alike. Adam would scale up what rounding leaves of a vanishing gradient.
+        """
+        features = self.features.double()
         scalars = (self.sampled, self.violation, self.compared, self.quality, self.cost, self.inputs)
-        parts = (self.gradients, features.sum(0), features.square().sum(0))
-        scalar_tensor = torch.tensor(scalars, dtype=torch.float32, device=features.device)
+        parts = (self.gradients.double(), features.sum(0), features.square().sum(0))
+        scalar_tensor = torch.tensor(scalars, dtype=torch.float64, device=features.device)
         return torch.cat([scalar_tensor, *(part.flatten() for part in parts)])
 
 
@@ -116,6 +126,8 @@ class PolicyLearner:
         self.rule = rule
         self.statistics_inputs = statistics_inputs
         self.totals: Tensor | None = None
+        # Told by the policy, not by the count: a trained policy keeps the statistics it was trained with.
+        self.standardized = bool(policy.feature_std.ne(1).any())
         self.flat = nn.Parameter(parameters_to_vector(policy.parameters()).detach().clone())
         self.adam = torch.optim.Adam([self.flat], betas=ADAM_BETAS)
         # Adam moves these in place, so the buffers are its state, saved and restored with the model.
@@ -139,14 +151,14 @@ class PolicyLearner:
 
         Args:
             learning_rate: gamma_t.
-            all_reduce: sum of a float32 vector over all ranks; every rank must call.
+            all_reduce: sum of a float64 vector over all ranks; every rank must call.
 
         Returns:
             the rule's weights, gradient norms and constraint, for logging; empty while statistics are gathered.
         """
         totals = self.totals
         if totals is None:  # a rank whose micro-batches were all dummies still takes part
-            totals = torch.zeros(self._totals_size(), device=self.flat.device)
+            totals = torch.zeros(self._totals_size(), dtype=torch.float64, device=self.flat.device)
         self.reset()
         if all_reduce is not None:
             totals = all_reduce(totals)
@@ -154,7 +166,7 @@ class PolicyLearner:
         if inputs == 0 or not bool(totals.isfinite().all()):  # one NaN would stay in the averages for good
             return {}
         gradients, feature_sum, feature_square_sum = self._split(totals[6:])
-        if self.state.feature_count < self.statistics_inputs:
+        if not self.standardized and self.state.feature_count < self.statistics_inputs:
             self._gather_statistics(inputs, feature_sum, feature_square_sum)
             return {}
         if sampled:
@@ -164,6 +176,7 @@ class PolicyLearner:
         self._average(2, self.state.constraint_average[1:], totals.new_tensor([quality / inputs, cost / inputs]))
         seen = self._observation()
         weights = self.rule(seen)
+        self.state.weights.copy_(torch.tensor(weights))
         self._move(weights.quality * seen.quality_gradient + weights.cost * seen.cost_gradient, learning_rate)
         return {
             "weight_quality": weights.quality,
@@ -193,10 +206,11 @@ class PolicyLearner:
             logger.info("features are standardized by %d inputs: the policy starts to learn", int(state.feature_count))
             policy.feature_mean.copy_(mean)
             policy.feature_std.copy_(variance.clamp(min=1e-8).sqrt())
+            self.standardized = True
 
     def _average(self, kind: int, average: Tensor, value: Tensor) -> None:
         """Move one of the averages; what an update did not measure stays where it was."""
-        average.lerp_(value, 1 - AVERAGE_DECAY)
+        average.lerp_(value.to(average), 1 - AVERAGE_DECAY)
         weight = self.state.average_weight[kind]
         weight.lerp_(torch.ones_like(weight), 1 - AVERAGE_DECAY)
 

@@ -1,6 +1,7 @@
 """The fairseq tasks. ``--user-dir`` imports this folder, and with it everything else that fairseq finds by name."""
 
-from .. import criterions, scoring
+from .. import criterions
+from ..scoring import fairseq_scorer
 from .switchable_task import SwitchableTask
 
-__all__ = ["SwitchableTask", "criterions", "scoring"]
+__all__ = ["SwitchableTask", "criterions", "fairseq_scorer"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import time
 from typing import Any
@@ -13,18 +14,24 @@ import torch
 from fairseq import utils
 from fairseq.data import LanguagePairDataset
 from fairseq.distributed import utils as distributed_utils
+from fairseq.file_io import PathManager
 from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
-from ..config import SwitchableTaskConfig
+from ..config import SwitchableTaskConfig, check_choice, check_range, fill_references
 from ..decisions import Decisions
 from ..errors import UserError
 from ..generation.decision_source import DecisionSource, GreedyRecorder
 from ..generation.ngram_block import NGramBlock
 from ..generation.report import SwitchReport, synchronize
+from ..generation.run_settings import digest, run_settings
+from ..models.plain_bart import can_become_switchable, name_switchable
+from ..modules.packing import PRECISIONS
+from .shards import even_shards, is_filler, without_weight
 from .source_checks import check_sources, truncate_sources
+from .validation_rouge import ValidationRouge, log_rouge
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +44,41 @@ class SwitchableTask(TranslationTask):
 
     def __init__(self, cfg: SwitchableTaskConfig, src_dict: Any, tgt_dict: Any):
         super().__init__(cfg, src_dict, tgt_dict)
+        fill_references(cfg)
+        check_choice("switch_precision", cfg.switch_precision, PRECISIONS)
         self.source = DecisionSource(cfg)
-        self.report = SwitchReport(cfg.switch_report)
+        shards = cfg.num_shards
+        check_range(
+            "shard_id", cfg.shard_id, f"in [0, {shards}), with --num-shards {shards}", range(shards).__contains__
+        )
+        self.report = SwitchReport(cfg.switch_report, cfg.shard_id, cfg.num_shards)
+        self.rouge: ValidationRouge | None = None
         self.criterion: Any = None
         # fairseq-interactive passes no ids on: those of its lines are counted here.
         self.typed: LanguagePairDataset | None = None
         self.typed_before = 0
         self.typed_ids: list[int] = []
+        # The hub interface numbers the sentences of a batch anew: what they are in the call.
+        self.caller_ids: Tensor | None = None
         self.run_dataset: LanguagePairDataset | None = None
         if cfg.switch_report is not None:
             atexit.register(self.finish_report)
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """fairseq's hook; a checkpoint of plain BART, such as a released one, is run as a switchable model.
+
+        Raises:
+            UserError: training is to start from a file that does not exist; fairseq would start from random weights.
+        """
+        file = self.cfg.restore_file
+        if not from_checkpoint and os.path.basename(file) != "checkpoint_last.pt" and not PathManager.exists(file):
+            raise UserError(f"--restore-file {file} does not exist: name the checkpoint to start from")
+        if from_checkpoint and can_become_switchable(cfg):
+            name_switchable(cfg)
+        model = super().build_model(cfg, from_checkpoint)
+        if self.cfg.eval_rouge:
+            self.rouge = ValidationRouge(self, model, self.cfg)
+        return model
 
     # --- data ---
 
@@ -83,13 +115,37 @@ class SwitchableTask(TranslationTask):
         return self.typed
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """fairseq's hook; of sources typed in, it remembers the order in which they will come."""
+        """fairseq's hook. Shards of training and validation are made even; generation takes ``--num-shards``, which
+        fairseq 0.12.2 reads and then forgets; of sources typed in, the order in which they will come is remembered.
+
+        Raises:
+            UserError: there are fewer batches than shards.
+        """
+        generating = dataset is self.run_dataset and self.criterion is None
+        if generating and self.cfg.num_shards > 1:
+            kwargs |= {"num_shards": self.cfg.num_shards, "shard_id": self.cfg.shard_id}
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
+        if generating:
+            self.expect(iterator)
+        if self.criterion is not None:
+            even_shards(iterator)
         if dataset is self.typed:  # collating sorts a batch by length
             batches = (dataset.collater([dataset[index] for index in batch]) for batch in iterator.frozen_batches)
             self.typed_ids = [self.typed_before + index for batch in batches for index in batch["id"].tolist()]
             self.typed_before += len(dataset)
         return iterator
+
+    def expect(self, iterator: Any) -> None:
+        """Tell the report which inputs are to come."""
+        sizes = [len(batch) for batch in iterator.frozen_batches]
+        if self.cfg.num_shards > len(sizes):
+            raise UserError(
+                f"--num-shards {self.cfg.num_shards}, but subset {self.cfg.gen_subset} is {len(sizes)} batches: give "
+                "fewer shards, or a smaller --batch-size or --max-tokens to all of them"
+            )
+        lengths = digest(np.asarray(self.run_dataset.src_sizes, dtype=np.int64).tobytes())
+        own = sum(sizes[self.cfg.shard_id :: self.cfg.num_shards])
+        self.report.expect(own, sum(sizes), f"{self.cfg.gen_subset} {lengths}")
 
     # --- training ---
 
@@ -104,24 +160,49 @@ class SwitchableTask(TranslationTask):
         """A micro-batch: gradients of w by the optimizer's backward, evidence for theta to the learner."""
         if not hasattr(criterion, "rollout"):
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        if 0 < criterion.cfg.max_update <= update_num:  # fairseq looks only after an update
+            logger.info("the checkpoint has all %d updates of --max-update: nothing is left to train", update_num)
+            sys.exit(0)
         model.train()
         model.set_num_updates(update_num)
         device = sample["net_input"]["src_tokens"].device
         with torch.autocast(device.type, enabled=isinstance(optimizer, AMPOptimizer)):
             rollout = criterion.rollout(model, sample, update_num)
-        if rollout.evidence is not None and not ignore_grad:
+        if ignore_grad or is_filler(sample):
+            optimizer.backward(rollout.loss * 0)  # every rank takes part in what the backward pass sums over ranks
+            return without_weight(rollout.loss, rollout.log)
+        if rollout.evidence is not None:
             criterion.policy_learner(model, update_num).accumulate(rollout.evidence)
-        optimizer.backward(rollout.loss * 0 if ignore_grad else rollout.loss)
+        optimizer.backward(rollout.loss)
         return rollout.loss, rollout.sample_size, rollout.log
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         """The end of an update (Algorithm 1): w <- w - alpha grad, then theta <- theta - gamma e.
 
-        fairseq does not call it for an update whose gradients overflowed, and the policy rests too then.
+        An update whose gradients overflowed moves neither: with --fp16 fairseq does not come here, with --amp its
+        optimizer skips the step by itself, lowers the loss scale and comes back with the same batch.
         """
+        scale = optimizer.scaler.get_scale() if isinstance(optimizer, AMPOptimizer) else 0.0
         super().optimizer_step(optimizer, model, update_num)
-        if hasattr(self.criterion, "policy_step"):
+        skipped = isinstance(optimizer, AMPOptimizer) and optimizer.scaler.get_scale() < scale
+        if hasattr(self.criterion, "policy_step") and not skipped:
             self.criterion.policy_step(model, update_num)
+
+    # --- validation ---
+
+    def valid_step(self, sample: Any, model: Any, criterion: Any, **kwargs: Any) -> tuple[Tensor, int, dict[str, Any]]:
+        """Loss of a batch, and with ``--eval-rouge`` ROUGE of what is generated for it; a batch that only fills up a
+        shard counts nothing.
+        """
+        loss, sample_size, log = super().valid_step(sample, model, criterion, **kwargs)
+        if self.rouge is not None:
+            log = {**log, **self.rouge(sample)}
+        return without_weight(loss, log) if is_filler(sample) else (loss, sample_size, log)
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """The criterion's metrics, and ROUGE."""
+        super().reduce_metrics(logging_outputs, criterion)
+        log_rouge(logging_outputs)
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """The sum of a tensor over all data-parallel processes."""
@@ -134,13 +215,16 @@ class SwitchableTask(TranslationTask):
 
     def run_decisions(self, model: Any, sample: dict[str, Any]) -> Decisions | None:
         """What ``--switch-decisions`` says about a batch; None = greedy."""
-        src_tokens = sample["net_input"]["src_tokens"]
-        ids = sample.get("id")
-        if ids is None:
-            batch_size = src_tokens.size(0)
-            ids = sample["id"] = torch.tensor(self.typed_ids[:batch_size])
+        return self.source(model.encoder.space, self.input_ids(sample), lambda: self.greedy_decisions(model))
+
+    def input_ids(self, sample: dict[str, Any]) -> Tensor:
+        """int64 (B,): the places of a batch's inputs in the data set, among the lines typed in, or in a hub call."""
+        if sample.get("id") is None:
+            batch_size = sample["net_input"]["src_tokens"].size(0)
+            sample["id"] = torch.tensor(self.typed_ids[:batch_size])
             del self.typed_ids[:batch_size]
-        return self.source(model.encoder.space, ids, lambda: self.greedy_decisions(model))
+        ids: Tensor = sample["id"]
+        return ids if self.caller_ids is None else self.caller_ids.to(ids.device)[ids]
 
     def greedy_decisions(self, model: Any) -> dict[int, Decisions]:
         """Greedy decisions of every input of the data set that is being run, by id."""
@@ -150,7 +234,7 @@ class SwitchableTask(TranslationTask):
                 "fairseq-validate"
             )
         device = model.encoder.embed_tokens.weight.device
-        batches = self.get_batch_iterator(
+        batches = super().get_batch_iterator(  # of all shards
             self.run_dataset,
             max_sentences=32,
             max_positions=utils.resolve_max_positions(self.max_positions(), model.max_positions()),
@@ -167,6 +251,11 @@ class SwitchableTask(TranslationTask):
     def build_generator(self, models: Any, args: Any, *rest: Any, **kwargs: Any) -> Any:
         """fairseq's generator; without the compiled extension, n-grams are blocked by tensor operations."""
         self.check_generation(models, args)
+        if self.cfg.switch_report is not None and not self.report.run.get("model"):
+            self.report.run |= run_settings(models[0], self.cfg, args)  # before its weights are packed
+        for model in models:
+            if hasattr(model, "pack"):
+                model.pack(self.cfg.switch_precision)
         generator = super().build_generator(models, args, *rest, **kwargs)
         blocker = getattr(generator, "repeat_ngram_blocker", None)
         if blocker is not None and not blocker.use_extension:
@@ -183,8 +272,8 @@ class SwitchableTask(TranslationTask):
         if not switchable:
             if self.cfg.switch_report is not None or self.cfg.switch_decisions not in ("greedy", "keep-all"):
                 raise UserError(
-                    "--switch-report and --switch-decisions need a switchable checkpoint (--arch switchable_bart); "
-                    "--path names a plain one"
+                    "--switch-report and --switch-decisions need a switchable checkpoint (--arch switchable_bart), "
+                    "or one of a plain BART that can run as such; --path names neither"
                 )
             return
         for name in ("print_alignment", "replace_unk"):
@@ -207,7 +296,7 @@ class SwitchableTask(TranslationTask):
     ) -> Any:
         """Generate for a batch under its decisions, and report them."""
         encoder = models[0].encoder
-        if not hasattr(encoder, "policy"):  # a plain BART
+        if not hasattr(encoder, "policy"):  # not a model of ours
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
         src_tokens = sample["net_input"]["src_tokens"]
         decisions = self.run_decisions(models[0], sample)
@@ -219,11 +308,13 @@ class SwitchableTask(TranslationTask):
         seconds = time.perf_counter() - start
         if self.cfg.switch_report is not None:
             # An input leaves the batch when its last hypothesis ends: the longest one tells its decoding steps.
-            steps = torch.tensor([max(hypothesis["tokens"].numel() for hypothesis in beams) for beams in hypotheses])
+            steps = torch.tensor(
+                [max((hypothesis["tokens"].numel() for hypothesis in beams), default=0) for beams in hypotheses]
+            )
             lengths = encoder.lengths(src_tokens, steps, generator.beam_size)
             policy_flops = encoder.policy.flops() if greedy is not None else 0
             ran = greedy.decisions if greedy is not None else decisions
-            self.report.add(sample["id"], ran, models[0].geometry, lengths, policy_flops, seconds)
+            self.report.add(self.input_ids(sample), ran, models[0].geometry, lengths, policy_flops, seconds)
         return hypotheses
 
     def finish_report(self) -> None:
