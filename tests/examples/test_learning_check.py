@@ -101,7 +101,7 @@ def test_both_finetunings_differ_in_the_policy_alone(example, monkeypatch: pytes
     assert (plain["encoder_embed_dim"], plain["decoder_layers"]) == (c.DIM, c.LAYERS)
     assert switchable["policy_lr"] == 2e-3 and switchable["policy_flops_budget"] == 0.7
     assert switchable["policy_rule"] == "budget" and switchable["policy_cost_beam"] == c.BEAM
-    ours = {name for name in switchable if name.startswith(("policy_", "switch_"))}
+    ours = {name for name in switchable if name.startswith(("policy_", "switch_", "eval_rouge"))}
     differing = {name for name in plain if plain[name] != switchable[name]}
     assert differing == {"user_dir", "task", "arch", "criterion"}
     assert switchable.keys() - plain.keys() - ours == {"label_smoothing"}

@@ -227,7 +227,7 @@ def test_report(tmp_path):
     learned = systems["learned"]
     assert learned["rougeL"] == pytest.approx(75) and learned["cost"] == 0.5 and learned["seconds"] == 1.5
     interval = learned["rougeL_minus_plain"]
-    assert interval["difference"] == pytest.approx(-25) and interval["low"] < -25 < interval["high"] <= 0
+    assert interval["mean"] == pytest.approx(-25) and interval["low"] < -25 < interval["high"] <= 0
     found = {"systems": systems, "settings": {"updates": 1, "finetune_updates": 2}, "corpus": {"train": 3}}
     found |= {"stage_seconds": {"pretrain": 5.0}, "commit": "c", "hardware": "h", "versions": {"torch": "2"}}
     assert "| learned | 75.00 | 75.00 | 75.00 | -25.00 [" in report.markdown(found)

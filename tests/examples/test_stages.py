@@ -78,12 +78,37 @@ def test_a_failure_shows_the_end_of_its_log(module, tmp_path: Path) -> None:
         stages.run("none", [tmp_path / "no-such-program"], makes=[])
 
 
-def test_terminating_it_ends_the_command_too(module, tmp_path: Path) -> None:
+def test_side_by_side(module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def waits_for(other: str, name: str) -> dict:
+        code = f"open({str(tmp_path / name)!r}, 'w')\nimport os, time\n"
+        code += f"while not os.path.exists({str(tmp_path / other)!r}): time.sleep(0.05)\n"
+        code += """print('T | INFO | train_inner | {"loss": "2", "num_updates": "50"}')"""
+        return {"name": name, "command": [sys.executable, "-c", code], "makes": [tmp_path / name]}
+
+    stages = module.Stages(tmp_path)
+    stages.side_by_side([waits_for("b", "a"), waits_for("a", "b")])  # would wait for ever one after the other
+    shown = capsys.readouterr().out
+    assert "a: training updates 50" in shown and "b: training updates 50" in shown
+    assert stages.run("c", append(tmp_path / "c"), makes=[], after=["a", "b"])
+
+
+def test_side_by_side_one_failure_ends_the_others(module, tmp_path: Path) -> None:
+    sleeps = {"name": "sleeps", "command": [sys.executable, "-c", "import time; time.sleep(60)"], "makes": []}
+    fails = {"name": "fails", "command": [sys.executable, "-c", "import time; time.sleep(1); exit(3)"], "makes": []}
+    start = time.monotonic()
+    with pytest.raises(module.StageError, match="'fails' failed"):
+        module.Stages(tmp_path).side_by_side([sleeps, fails])
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("call", ["run(**stage)", "side_by_side([stage, dict(stage, name='t')])"])
+def test_terminating_it_ends_the_command_too(module, tmp_path: Path, call: str) -> None:
     pid = tmp_path / "pid"
     command = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     script = (
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); from pathlib import Path; import stages;"
-        f"stages.Stages(Path({str(tmp_path)!r})).run('s', [sys.executable, '-c', {command!r}], makes=[])"
+        f"stage = dict(name='s', command=[sys.executable, '-c', {command!r}], makes=[]);"
+        f"stages.Stages(Path({str(tmp_path)!r})).{call}"
     )
     driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
     for _ in range(300):
