@@ -59,7 +59,8 @@ setup(
     ],
     extras_require={
         "quickstart": ["tokenizers"],  # trains the quickstart's byte-level BPE
-        "rouge": ["files2rouge"],  # the perl ROUGE-1.5.5 of the paper's numbers
+        # The benchmark's peers and its plot. None of them asks for another torch or numpy than fairseq runs with.
+        "benchmark": ["transformers>=4.40,<6", "ctranslate2>=4.4,<5", "matplotlib>=3.5"],
         "test": ["pytest", "ruff", "mypy"],
     },
 )

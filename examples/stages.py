@@ -20,8 +20,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,9 @@ class Stages:
         self.out = out
         self.total = total
         self.fingerprints: dict[str, str] = {}
+        self.processes: set[subprocess.Popen[str]] = set()
+        self.lock = threading.Lock()
+        self.parallel = False
         (out / "logs").mkdir(parents=True, exist_ok=True)
         (out / "stages").mkdir(exist_ok=True)
 
@@ -94,8 +100,10 @@ class Stages:
         """
         argv = [str(word) for word in command]
         fingerprint = _fingerprint(argv, env or {}, sources, [self.fingerprints[stage] for stage in after])
-        self.fingerprints[name] = fingerprint
-        makes, number = list(makes), len(self.fingerprints)
+        with self.lock:
+            self.fingerprints[name] = fingerprint
+            number = len(self.fingerprints)
+        makes = list(makes)
         heading = f"[{number}/{self.total}] {name}" if self.total else name
         marker = self._marker(name)
         same = marker.get("fingerprint") == fingerprint
@@ -110,14 +118,64 @@ class Stages:
         self._write_marker(name, record)
         start = time.monotonic()
         # Models this small leave threads waiting for each other; beside other work they are several times slower.
-        status = _run_logged(argv, self.log(name), {"OMP_NUM_THREADS": "1", **os.environ, **(env or {})})
+        status = self._run_logged(name, argv, {"OMP_NUM_THREADS": "1", **os.environ, **(env or {})})
         missing = [str(path) for path in makes if not path.exists()]
         if status or missing:
             raise StageError(_failure(name, status, missing, self.log(name)))
         seconds = time.monotonic() - start
         self._write_marker(name, {**record, "finished": True, "seconds": round(seconds, 2)})
-        print(f"    done in {seconds:.0f} s", flush=True)
+        print(f"    {self._label(name)}done in {seconds:.0f} s", flush=True)
         return True
+
+    def side_by_side(self, stages: Sequence[dict[str, Any]]) -> None:
+        """Runs several stages at once, each on a core of its own, where none reads another's output.
+
+        Args:
+            stages: the arguments of `run`, one dict a stage.
+
+        Raises:
+            StageError: a stage failed; the others are ended.
+        """
+        self.parallel = True
+        with terminable(), ThreadPoolExecutor(len(stages)) as pool:
+            try:
+                for future in as_completed([pool.submit(self.run, **stage) for stage in stages]):
+                    future.result()
+            finally:
+                self.parallel = False
+                for process in list(self.processes):
+                    process.terminate()
+
+    def _run_logged(self, name: str, argv: list[str], env: dict[str, str]) -> int:
+        """Runs ``argv``, all it prints into the log and the telling lines also on the screen; its exit status."""
+        with self.log(name).open("w", encoding="utf-8") as kept, terminable():
+            kept.write(f"$ {shlex.join(argv)}\n")
+            try:
+                process = subprocess.Popen(
+                    argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True, errors="replace"
+                )
+            except OSError as error:
+                kept.write(f"{error}\n")
+                return 127
+            self.processes.add(process)
+            assert process.stdout is not None  # asked for above
+            try:
+                for line in process.stdout:
+                    kept.write(line)
+                    kept.flush()
+                    shown = progress_line(line)
+                    if shown:
+                        print(f"    {self._label(name)}{shown}", flush=True)
+                return process.wait()
+            finally:  # neither Ctrl-C nor a termination may leave the command running
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+                self.processes.discard(process)
+
+    def _label(self, name: str) -> str:
+        """In front of a line of output where it could be another stage's."""
+        return f"{name}: " if self.parallel else ""
 
     def _marker(self, name: str) -> dict[str, Any]:
         path = self.out / "stages" / f"{name}.json"
@@ -161,7 +219,7 @@ def progress_line(line: str) -> str | None:
         return None
     plain = {key.split("_", 1)[1] if key.startswith(f"{tag}_") else key: value for key, value in stats.items()}
     parts = [f"{label} {plain[key]:g}" for key, label in SHOWN.items() if isinstance(plain.get(key), float)]
-    return f"    {'training' if tag == 'train_inner' else tag:9}" + "  ".join(parts) if parts else None
+    return f"{'training' if tag == 'train_inner' else tag:9}" + "  ".join(parts) if parts else None
 
 
 def _parse(line: str) -> tuple[str | None, dict[str, Any]]:
@@ -191,32 +249,20 @@ def _fingerprint(argv: list[str], env: dict[str, str], sources: Iterable[Path], 
     return digest.hexdigest()
 
 
-def _run_logged(argv: list[str], log: Path, env: dict[str, str]) -> int:
-    """Runs ``argv``, every line of its output into ``log``, the telling ones also on the screen; its exit status."""
-    with log.open("w", encoding="utf-8") as kept:
-        kept.write(f"$ {shlex.join(argv)}\n")
-        try:
-            process = subprocess.Popen(
-                argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True, errors="replace"
-            )
-        except OSError as error:
-            kept.write(f"{error}\n")
-            return 127
-        assert process.stdout is not None  # asked for above
-        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        try:
-            for line in process.stdout:
-                kept.write(line)
-                kept.flush()
-                shown = progress_line(line)
-                if shown:
-                    print(shown, flush=True)
-            return process.wait()
-        finally:  # neither Ctrl-C nor a termination may leave the command running
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-            signal.signal(signal.SIGTERM, before)
+@contextmanager
+def terminable() -> Iterator[None]:
+    """A termination ends the program like an error does, so that what has to be tidied up is.
+
+    Signals reach Python's main thread only.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _failure(name: str, status: int, missing: list[str], log: Path) -> str:

@@ -1,7 +1,7 @@
-"""``python -m fairseq_switchdec COMMAND ...``: fairseq's commands, with the compatibility fixes active.
+"""``python -m fairseq_switchdec COMMAND ...``: fairseq's commands, with the compatibility fixes active, and ours.
 
-The same as ``fairseq-COMMAND ...`` after ``pip install``. Needed where Python reads no ``.pth`` file: the package on
-``PYTHONPATH``, or installed with ``pip install --target``.
+fairseq's are the same as ``fairseq-COMMAND ...`` after ``pip install``, needed where Python reads no ``.pth`` file: the
+package on ``PYTHONPATH``, or installed with ``pip install --target``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ COMMANDS = {
     "generate": ("fairseq_cli.generate", "generate from binarized text"),
     "interactive": ("fairseq_cli.interactive", "generate from lines of text"),
     "validate": ("fairseq_cli.validate", "compute the validation loss of a checkpoint"),
-    "score": ("fairseq_cli.score", "BLEU of generated text"),
+    "score": ("fairseq_switchdec.scoring.command", "ROUGE of generated text, of one system or several"),
+    "export": ("fairseq_switchdec.export", "write a checkpoint's weights as a plain BART checkpoint"),
+    "report": ("fairseq_switchdec.generation.merge", "merge the --switch-report files of several processes"),
 }
 
 USAGE = "usage: python -m fairseq_switchdec COMMAND [ARGS ...]"
@@ -27,7 +29,7 @@ USAGE = "usage: python -m fairseq_switchdec COMMAND [ARGS ...]"
 def help_text() -> str:
     """What ``python -m fairseq_switchdec --help`` prints."""
     lines = (f"  {name:<12} {purpose}" for name, (_, purpose) in COMMANDS.items())
-    return "\n".join([USAGE, "", "commands (fairseq's own; each takes --help):", *lines])
+    return "\n".join([USAGE, "", "commands (each takes --help):", *lines])
 
 
 def main() -> None:

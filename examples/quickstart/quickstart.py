@@ -151,10 +151,12 @@ class Quickstart:
         start = self.checkpoint("pretrain")
         command = commands.pretrain(self.settings, binary, scaled, start.parent)
         self.stages.run("pretrain", command, makes=[start], after=["scale"], wipe=[start.parent])
+        finetuning = []
         for name, build in (("plain", commands.finetune_plain), ("switchable", commands.finetune_switchable)):
             made = self.checkpoint(name)
             command = build(self.settings, binary, start, made.parent)
-            self.stages.run(name, command, makes=[made], after=["pretrain"], wipe=[made.parent])
+            finetuning.append(dict(name=name, command=command, makes=[made], after=["pretrain"], wipe=[made.parent]))
+        self.stages.side_by_side(finetuning)
 
     def gain(self) -> str:
         """What brings BERT's standard deviation of 0.02 to 0.8 / sqrt(channels), for `scale_weights.py`."""

@@ -32,18 +32,6 @@ def folder(out: Path, system: str) -> Path:
     return out / "generated" / system
 
 
-def read_hypotheses(path: Path) -> dict[int, tuple[str, str]]:
-    """(reference, hypothesis) of every input of a file that ``fairseq-generate --results-path`` wrote."""
-    found: dict[str, dict[int, str]] = {"T": {}, "D": {}}
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        match = re.match(r"([TD])-(\d+)\t", line)
-        if match:  # T-id TAB reference; D-id TAB score TAB hypothesis
-            found[match[1]][int(match[2])] = line[match.end() :].partition("\t")[2 if match[1] == "D" else 0]
-    if found["T"].keys() != found["D"].keys():
-        raise ValueError(f"{path}: {len(found['T'])} references but {len(found['D'])} hypotheses")
-    return {index: (found["T"][index], found["D"][index]) for index in sorted(found["T"])}
-
-
 def generation_seconds(*outputs: Path) -> float:
     """What ``fairseq-generate`` says the beam search took, loading and scoring left out.
 
@@ -55,15 +43,19 @@ def generation_seconds(*outputs: Path) -> float:
 
 def evaluate(out: Path, stages: Stages) -> dict[str, dict[str, Any]]:
     """ROUGE, cost and time of every system; the difference to plain with its paired bootstrap interval."""
-    from fairseq_switchdec.scoring.rouge import MEASURES, paired_bootstrap, rouge_scores
+    from fairseq_switchdec.scoring.bootstrap import paired_bootstrap
+    from fairseq_switchdec.scoring.outputs import read_outputs
+    from fairseq_switchdec.scoring.rouge import MEASURES, rouge_scores
 
     systems: dict[str, dict[str, Any]] = {}
-    pairs = {system: read_hypotheses(folder(out, system) / HYPOTHESES) for system in SYSTEMS}
+    outputs = {system: read_outputs([folder(out, system) / HYPOTHESES]) for system in SYSTEMS}
+    references = outputs[BASELINE].references
     scores = {}
-    for system, texts in pairs.items():
-        if texts.keys() != pairs[BASELINE].keys():
+    for system, found in outputs.items():
+        if found.hypotheses.keys() != references.keys():
             raise ValueError(f"{system} and {BASELINE} did not generate the same inputs")
-        scores[system] = rouge_scores(*zip(*texts.values()))
+        ids = sorted(references)
+        scores[system] = rouge_scores([references[i] for i in ids], [found.hypotheses[i] for i in ids])
         switches = folder(out, system) / SWITCHES
         report = json.loads(switches.read_text(encoding="utf-8")) if system != BASELINE else {"cost": 1.0}
         systems[system] = {
@@ -84,7 +76,7 @@ def markdown(report: dict[str, Any]) -> str:
     rows = [f"| {' | '.join(columns)} |", "|---" + "|--:" * (len(columns) - 1) + "|"]
     for name, system in report["systems"].items():
         interval = system["rougeL_minus_plain"]
-        difference = "" if name == BASELINE else "{difference:+.2f} [{low:+.2f}, {high:+.2f}]".format(**interval)
+        difference = "" if name == BASELINE else "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**interval)
         rouge = " | ".join(f"{system[measure]:.2f}" for measure in ("rouge1", "rouge2", "rougeL"))
         shares = " | ".join(f"{100 * system[share]:.1f} %" for share in SHARES)
         rows.append(f"| {name} | {rouge} | {difference} | {shares} | {system['seconds']:.1f} |")
@@ -95,7 +87,7 @@ def markdown(report: dict[str, Any]) -> str:
     notes = [
         "Cost: share of the keep-all FLOPs, mean over the test inputs. Seconds: beam search alone.",
         f"Pairs: {sizes}. Updates: {updates[0]} from scratch, then {updates[1]} each for plain and switchable.",
-        f"Seconds of each stage: {seconds}; together {sum(report['stage_seconds'].values()):.0f}.",
+        f"Seconds of each stage: {seconds}. Plain and switchable fine-tuning ran side by side.",
         f"Commit {report['commit']}; {report['hardware']}; {versions}.",
     ]
     return "\n".join(rows) + "\n\n" + "\n\n".join(notes) + "\n"
@@ -111,7 +103,7 @@ def picture(report: dict[str, Any], path: Path) -> bool:
     axes = figure.subplots()
     for name, system in report["systems"].items():
         interval = system["rougeL_minus_plain"]
-        below, above = (abs(interval[end] - interval["difference"]) for end in ("low", "high"))
+        below, above = (abs(interval[end] - interval["mean"]) for end in ("low", "high"))
         axes.errorbar(100 * system["cost"], system["rougeL"], yerr=[[below], [above]], fmt="o", capsize=3, label=name)
     axes.set_xlabel("cost: % of the keep-all FLOPs")
     axes.set_ylabel("ROUGE-L (bars: 95 % interval of the difference to plain)")
@@ -163,7 +155,7 @@ def _hardware() -> str:
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def _version(package: str) -> str:
