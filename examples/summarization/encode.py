@@ -1,0 +1,139 @@
+"""Encodes texts with GPT-2's BPE for BART: one text a line in, ``<s>`` and its BPE ids out, line by line.
+
+    python encode.py BPE RAW OUT [--splits train valid test] [--workers N]
+
+BPE holds encoder.json, vocab.bpe and dict.txt; RAW the files {train,valid,test}.{source,target} (``val`` does for
+``valid``); OUT gets SPLIT.bpe.source and SPLIT.bpe.target. An empty line stays a line (fairseq's encoder has
+``--keep-empty`` for that), so that sources and targets keep in step. Why ``<s>``: see README.md. A file whose output is
+newer than it is kept as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from itertools import islice
+from multiprocessing import Pool
+from pathlib import Path
+
+from fairseq_switchdec.compat import install
+
+install()
+
+from fairseq.data.encoders.gpt2_bpe_utils import Encoder, get_encoder  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from fairseq_switchdec.errors import UserError  # noqa: E402
+
+BOS = "<s>"  # fairseq's dictionaries know it; as a word of a text it becomes ids of its letters
+FILES = ("encoder.json", "vocab.bpe", "dict.txt")
+ORIGIN = "https://dl.fbaipublicfiles.com/fairseq/gpt2_bpe/"
+NAMES = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
+SIDES = ("source", "target")
+LINES_AT_ONCE = 4096  # bounds the memory that waiting texts take
+
+bpe: Encoder  # of a worker process
+
+
+def start_worker(encoder_json: str, vocab_bpe: str) -> None:
+    """Load the BPE once for each process."""
+    global bpe
+    bpe = get_encoder(encoder_json, vocab_bpe)
+
+
+def encode_line(line: str) -> str:
+    """``<s>`` and the ids of a text without the spaces around it."""
+    return " ".join([BOS, *map(str, bpe.encode(line.strip()))])
+
+
+def find(raw: Path, splits: list[str]) -> dict[str, list[Path]]:
+    """The source and target file of every split.
+
+    Raises:
+        UserError: one is missing, or they have different numbers of lines.
+    """
+    found = {}
+    for split in splits:
+        names = [name for name in NAMES[split] if (raw / f"{name}.source").is_file()]
+        pair = [raw / f"{(names or NAMES[split])[0]}.{side}" for side in SIDES]
+        for path in pair:
+            if not path.is_file():
+                raise UserError(
+                    f"no file {path}: RAW must hold {split}.source and {split}.target, one text a line, neither "
+                    "tokenized nor lowercased (README.md says where CNN/DM and XSum come from)"
+                )
+        lengths = [count_lines(path) for path in pair]
+        if lengths[0] != lengths[1]:
+            raise UserError(f"{pair[0]} has {lengths[0]} lines, {pair[1]} {lengths[1]}: they must be in step")
+        if lengths[0] == 0:
+            raise UserError(f"{pair[0]} is empty: it must hold one text a line")
+        found[split] = pair
+    return found
+
+
+def check_bpe(folder: Path) -> None:
+    """Raises: UserError: a file of the BPE is missing."""
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"no file {folder / name}: get it from {ORIGIN}{name}")
+
+
+def count_lines(path: Path) -> int:
+    """Lines as `read` yields them."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return sum(1 for _ in file)
+
+
+def read(path: Path) -> Iterator[list[str]]:
+    """Some lines at a time, ended by newlines alone (not by the separators of Unicode)."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        while lines := list(islice(file, LINES_AT_ONCE)):
+            yield lines
+
+
+def encode_file(path: Path, out: Path, pool: Pool) -> tuple[int, int]:  # type: ignore[valid-type]
+    """Write ``out`` whole or not at all; returns the number of its lines, and how many of them are empty texts."""
+    temporary = out.with_name(out.name + ".part")
+    lines = empty = 0
+    with temporary.open("w", encoding="utf-8", newline="\n") as file, tqdm(desc=out.name, unit=" lines") as progress:
+        for texts in read(path):
+            for line in pool.imap(encode_line, texts, chunksize=32):
+                file.write(line + "\n")
+                lines, empty = lines + 1, empty + (line == BOS)
+                progress.update()
+    os.replace(temporary, out)
+    return lines, empty
+
+
+def is_current(out: Path, inputs: list[Path]) -> bool:
+    """Whether ``out`` was made from these inputs as they are."""
+    return out.is_file() and all(path.stat().st_mtime_ns < out.stat().st_mtime_ns for path in inputs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("bpe", "raw", "out"):
+        parser.add_argument(name, type=Path, metavar=name.upper())
+    parser.add_argument("--splits", nargs="+", choices=tuple(NAMES), default=list(NAMES))
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
+    args = parser.parse_args()
+    if args.workers < 1:
+        raise UserError(f"--workers {args.workers} must be 1 or more")
+    check_bpe(args.bpe)
+    files = find(args.raw, args.splits)
+    args.out.mkdir(parents=True, exist_ok=True)
+    codes = [args.bpe / name for name in FILES[:2]]
+    with Pool(args.workers, start_worker, tuple(map(str, codes))) as pool:
+        for split, pair in files.items():
+            for side, path in zip(SIDES, pair):
+                out = args.out / f"{split}.bpe.{side}"
+                if is_current(out, [path, *codes]):
+                    print(f"{out}: done before, kept")
+                    continue
+                lines, empty = encode_file(path, out, pool)
+                print(f"{out}: {lines:,} lines" + (f", {empty:,} of them empty texts" if empty else ""))
+
+
+if __name__ == "__main__":
+    main()
