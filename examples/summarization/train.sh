@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tunes BART with learned decisions: the paper's settings (section 4.1), each flag explained in README.md.
+# Fine-tunes BART with learned decisions: the paper's settings (section 4.2), each flag explained in README.md.
 #   bash examples/summarization/train.sh cnndm|xsum LAYOUT BIN START SAVE [fairseq-train's options]
 #     LAYOUT  [NODESx]GPUSxMEMORY, such as 8x32gb, 8x16gb, 1x32gb, 4x8x32gb; or cpu, to try a small model
 #     BIN     made by prepare.sh
