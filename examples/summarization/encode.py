@@ -14,7 +14,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from itertools import islice
-from multiprocessing import Pool
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 from fairseq_switchdec.compat import install
@@ -92,11 +92,12 @@ def read(path: Path) -> Iterator[list[str]]:
             yield lines
 
 
-def encode_file(path: Path, out: Path, pool: Pool) -> tuple[int, int]:  # type: ignore[valid-type]
+def encode_file(path: Path, out: Path, pool: Pool) -> tuple[int, int]:
     """Write ``out`` whole or not at all; returns the number of its lines, and how many of them are empty texts."""
     temporary = out.with_name(out.name + ".part")
     lines = empty = 0
-    with temporary.open("w", encoding="utf-8", newline="\n") as file, tqdm(desc=out.name, unit=" lines") as progress:
+    progress = tqdm(desc=out.name, total=count_lines(path), unit=" lines")
+    with progress, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for texts in read(path):
             for line in pool.imap(encode_line, texts, chunksize=32):
                 file.write(line + "\n")
