@@ -92,8 +92,8 @@ class LearningOptions(FairseqDataclass):
 
 
 @dataclass
-class RunOptions(FairseqDataclass):
-    """Options of the task: what a trained model runs in generation and validation."""
+class SwitchOptions(FairseqDataclass):
+    """Options of every task: what a trained model runs."""
 
     switch_decisions: str = option(
         "greedy",
@@ -111,6 +111,17 @@ class RunOptions(FairseqDataclass):
         "write what was skipped and saved in generation to this JSON file; of --num-shards processes "
         "each writes its own (report.shard-0-of-4.json), for python -m fairseq_switchdec report merge",
     )
+    seed: int = II("common.seed")
+    num_shards: int = II("dataset.num_shards")
+    shard_id: int = II("dataset.shard_id")
+    gen_subset: str = II("dataset.gen_subset")
+    restore_file: str = II("checkpoint.restore_file")
+
+
+@dataclass
+class RunOptions(SwitchOptions):
+    """Options of the task that generates: what a trained model runs in generation and validation."""
+
     eval_rouge: bool = option(False, "generate for the validation set and log rouge1, rouge2 and rougeL")
     eval_rouge_args: str = option(
         "{}", 'generation options of --eval-rouge as JSON, such as \'{"beam": 4, "lenpen": 2.0, "max_len_b": 140}\''
@@ -126,17 +137,18 @@ class RunOptions(FairseqDataclass):
         metadata={"help": "BPE marks to remove for --eval-rouge, as --remove-bpe", "argparse_const": "@@ "},
     )
     eval_rouge_print_samples: bool = option(False, "print a hypothesis and its reference of each validation batch")
-    seed: int = II("common.seed")
-    num_shards: int = II("dataset.num_shards")
-    shard_id: int = II("dataset.shard_id")
-    gen_subset: str = II("dataset.gen_subset")
 
 
 @dataclass
 class LexicoPolicyCriterionConfig(LearningOptions):
-    """The criterion's options: ours and those of fairseq's own label-smoothed criterion."""
+    """The criterion's options: ours, those of fairseq's label-smoothed criterion and of its sentence_prediction."""
 
     label_smoothing: float = option(0.0, "epsilon of label smoothing, 0 = none")
+    classification_head_name: str = option(
+        "sentence_classification_head",
+        "name of the classification head, as fairseq's criterion sentence_prediction has",
+    )
+    regression_target: bool = option(False, "the targets are numbers, not classes, as in STS-B")
     sentence_avg: bool = II("optimization.sentence_avg")
 
 
@@ -145,7 +157,6 @@ class SwitchableTaskConfig(TranslationConfig, RunOptions):
     """The task's options: the translation task's and ours."""
 
     skip_invalid_size_inputs_valid_test: bool = II("dataset.skip_invalid_size_inputs_valid_test")
-    restore_file: str = II("checkpoint.restore_file")
 
 
 @dataclass

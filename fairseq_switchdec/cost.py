@@ -19,7 +19,13 @@ from .tokens import num_dropped
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of an encoder-decoder that its FLOPs depend on."""
+    """The sizes of an encoder-decoder that its FLOPs depend on.
+
+    Attributes:
+        vocabulary: rows of the product that every output position goes through: the output projection's in generation,
+            a span head's 2, or 0.
+        head: multiply-accumulates done once an input: a classification head's, or 0.
+    """
 
     encoder_layers: int
     decoder_layers: int
@@ -28,6 +34,7 @@ class Geometry:
     encoder_ffn_dim: int
     decoder_ffn_dim: int
     vocabulary: int
+    head: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Lengths:
     Attributes:
         source: real source tokens, ``<s>`` and ``</s>`` among them.
         content: those that may be dropped.
-        target: output tokens, ``</s>`` among them: decoding steps.
+        target: output tokens, ``</s>`` among them: decoding steps; the decoder's own input where nothing is generated.
         beam: hypotheses an input is decoded with.
         incremental: step by step with cached keys (generation), or all positions at once (teacher forcing).
     """
@@ -108,7 +115,7 @@ def flops(geometry: Geometry, keep: Keep, lengths: Lengths, policy_flops: int = 
     macs += keep.attention[:, g.encoder_layers :].sum(1) * self_attention
     macs += keep.cross_attention.sum(1) * cross_attention
     macs += keep.ffn[:, g.encoder_layers :].sum(1) * feed_forward
-    macs += beam * target * g.decoder_dim * g.vocabulary
+    macs += beam * target * g.decoder_dim * g.vocabulary + g.head
     return 2 * macs + policy_flops
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
+from fairseq_switchdec.config import LexicoPolicyCriterionConfig
 from fairseq_switchdec.cost import (
     Geometry,
     Keep,
@@ -22,6 +24,7 @@ from fairseq_switchdec.cost import (
     flops,
     keep_probability_for_cost,
 )
+from fairseq_switchdec.criterions.classification import ClassificationObjective
 from fairseq_switchdec.decisions import Decisions, DecisionSpace
 from fairseq_switchdec.policy import input_uniforms, random_decisions
 
@@ -167,6 +170,33 @@ def test_equals_the_counter_in_generation(model: Any, dictionary: Any, beam: int
         seen = counted(lambda: found.extend(generator.generate([model], {"net_input": net_input})))  # noqa: B023
         assert {len(hypothesis["tokens"]) for input_ in found for hypothesis in input_} == {steps}
         assert flops(model.geometry, Keep.of(decisions, sizes), sizes).sum() == seen
+
+
+@pytest.mark.parametrize("length", [2, 3, 17])
+def test_equals_the_counter_in_classification(dictionary: Any, length: int) -> None:
+    """The decoder reads the whole input at once, and a head its last state; nothing is projected on the vocabulary."""
+    model = build_switchable(dictionary)
+    model.register_classification_head("kinds", num_classes=3, inner_dim=9)
+    objective = ClassificationObjective(LexicoPolicyCriterionConfig(classification_head_name="kinds"))
+    tokens = sources(2, length)
+    inputs = {"src_tokens": tokens, "src_lengths": None, "prev_output_tokens": tokens.roll(1, 1)}
+    for seed in range(4):
+        decisions = draw(model.encoder.space, 2, seed)
+        decisions = Decisions(*decisions.tensors()[:3], torch.full((2,), seed))  # one strategy: no padding
+        sample = {"net_input": inputs, "target": torch.tensor([[0], [2]]), "ntokens": 2 * length}
+        found = []
+        seen = counted(lambda: found.append(objective.loss(model, sample, decisions)))  # noqa: B023
+        sizes = objective.lengths(model, sample, found[0])
+        assert flops(objective.geometry(model), Keep.of(decisions, sizes), sizes).sum() == seen
+
+
+def test_a_span_head_is_priced_as_a_vocabulary_of_two(model: Any) -> None:
+    tokens = sources(1, 9)
+    head = torch.nn.Linear(14, 2)
+    sizes = lengths([9], [9], incremental=False)
+    decisions = draw(model.encoder.space, 1, seed=4)
+    seen = counted(lambda: head(model(tokens, None, tokens, features_only=True, decisions=decisions)[0]))
+    assert flops(replace(model.geometry, vocabulary=2), Keep.of(decisions, sizes), sizes).tolist() == [seen]
 
 
 # --- the share ---

@@ -10,35 +10,19 @@ from typing import Any
 import torch
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
-from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 from fairseq.logging import metrics
 from torch import Tensor
 
 from ..config import LexicoPolicyCriterionConfig, build_rule, check_distributed, check_learning_options
-from ..cost import Lengths, Skipped, cost
+from ..cost import Skipped, cost
 from ..decisions import Decisions
 from ..errors import UserError
 from ..policy import Chooser, input_uniforms, random_decisions
 from ..rl import Evidence, PolicyLearner, SampledChooser, Weights, score_function_gradients
+from .objective import PathLoss
 
-
-@dataclass(frozen=True)
-class PathLoss:
-    """The loss of a batch under its decisions.
-
-    Attributes:
-        total: label-smoothed loss summed over tokens, the loss that trains the model.
-        nll: (B,), negative log-likelihood in nats a token: the quality of each input (lower is better), detached.
-        tokens: int64 (B,), target tokens.
-        decisions: the path.
-        features: (B, stages, D) that the policy read, or None.
-    """
-
-    total: Tensor
-    nll: Tensor
-    tokens: Tensor
-    decisions: Decisions
-    features: Tensor | None
+#: Marks the sums of `PathLoss.measures` in what is logged.
+MEASURE = "measure_"
 
 
 @dataclass(frozen=True)
@@ -68,9 +52,12 @@ class LexicoPolicyCriterion(FairseqCriterion):
         super().__init__(task)
         check_learning_options(cfg)
         check_distributed(cfg)
-        if not hasattr(task, "run_decisions"):
-            raise UserError("--criterion lexico_policy_criterion needs --task switchable_task")
+        if not hasattr(task, "build_objective"):
+            raise UserError(
+                "--criterion lexico_policy_criterion needs --task switchable_task, or another switchable_ one"
+            )
         self.cfg = cfg
+        self.objective = task.build_objective(cfg)
         self.learner: PolicyLearner | None = None
 
     def train(self, mode: bool = True) -> LexicoPolicyCriterion:
@@ -87,10 +74,10 @@ class LexicoPolicyCriterion(FairseqCriterion):
             rollout = self.rollout(model, sample, update_num=0)
             return rollout.loss, rollout.sample_size, rollout.log
         self.require_switchable(model)
-        path = self.path_loss(model, sample, self.task.run_decisions(model, sample))
-        keep_all = self.path_loss(model, sample, model.encoder.space.keep_all(len(path.decisions)))
+        path = self.objective.loss(model, sample, self.task.run_decisions(model, sample))
+        keep_all = self.objective.loss(model, sample, model.encoder.space.keep_all(len(path.decisions)))
         log = self.log_path(model, sample, path) | self.log_keep_all(keep_all, slice(None))
-        log |= {"loss": path.total.detach(), "nll_loss": (path.nll * path.tokens).sum()}
+        log |= {"loss": path.total.detach(), "nll_loss": (path.quality * path.weight).sum()}
         return path.total, log["sample_size"], log
 
     def rollout(self, model: Any, sample: dict[str, Any], update_num: int) -> Rollout:
@@ -103,16 +90,16 @@ class LexicoPolicyCriterion(FairseqCriterion):
         space, options = model.encoder.space, self.cfg
         uniforms = input_uniforms(options.seed, update_num, sample["id"], space.num_sublayers + 2)
         keep_all = uniforms[:, -1] < options.policy_keep_all_share
-        sampled = self.path_loss(model, sample, self.training_decisions(space, uniforms[:, :-1], keep_all))
-        log: dict[str, Any] = {"loss": sampled.total.detach(), "nll_loss": (sampled.nll * sampled.tokens).sum()}
+        sampled = self.objective.loss(model, sample, self.training_decisions(space, uniforms[:, :-1], keep_all))
+        log: dict[str, Any] = {"loss": sampled.total.detach(), "nll_loss": (sampled.quality * sampled.weight).sum()}
         evidence = None
         shown = sampled
         if options.policy_decisions == "learned":
             with torch.no_grad():
-                shown = self.path_loss(model, sample, self.greedy_decisions(model, sampled))
+                shown = self.objective.loss(model, sample, self.greedy_decisions(model, sampled))
             evidence = self.gather(model, sample, sampled, shown, ~keep_all, log)
-            log["greedy_nll_loss"] = (shown.nll * shown.tokens).sum()
-        log |= self.log_keep_all(sampled, keep_all.to(sampled.nll.device))
+            log["greedy_nll_loss"] = (shown.quality * shown.weight).sum()
+        log |= self.log_keep_all(sampled, keep_all.to(sampled.quality.device))
         log |= self.log_path(model, sample, shown)
         return Rollout(sampled.total, log["sample_size"], log, evidence)
 
@@ -149,31 +136,35 @@ class LexicoPolicyCriterion(FairseqCriterion):
             log: gets the entropy, the reward and the advantage's moments.
         """
         policy, options = model.encoder.policy, self.cfg
-        lengths = self.lengths(model, sample, sampled)
-        costs = [cost(model.geometry, path.decisions, lengths, policy.flops()) for path in (sampled, greedy)]
-        sampled_cost, greedy_cost = (value.to(sampled.nll) for value in costs)
-        rows = explored.to(sampled.nll.device)
-        advantages = torch.stack([sampled.nll - greedy.nll, sampled_cost - greedy_cost], dim=1) * rows.unsqueeze(1)
+        lengths = self.objective.lengths(model, sample, sampled)
+        costs = [
+            cost(self.objective.geometry(model), path.decisions, lengths, policy.flops()) for path in (sampled, greedy)
+        ]
+        sampled_cost, greedy_cost = (value.to(sampled.quality) for value in costs)
+        rows = explored.to(sampled.quality.device)
+        advantages = torch.stack(
+            [sampled.quality - greedy.quality, sampled_cost - greedy_cost], dim=1
+        ) * rows.unsqueeze(1)
         assert sampled.features is not None
         gradients = score_function_gradients(
             policy, sampled.features, sampled.decisions, advantages, options.policy_floor
         )
-        bound = sampled.nll * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
+        bound = sampled.quality * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
         # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
         weights = Weights(*model.learner_state.weights.tolist())
         ratio = weights.cost / max(weights.quality, 1e-8)
         advantage = -(advantages[:, 0] + ratio * advantages[:, 1])
         log["sampled"] = int(explored.sum())
-        log["reward"] = -((sampled.nll + ratio * sampled_cost) * rows).sum()
+        log["reward"] = -((sampled.quality + ratio * sampled_cost) * rows).sum()
         log["advantage"] = advantage.sum()
         log["advantage_square"] = advantage.square().sum()
         log["entropy"] = policy(sampled.features).entropy(policy.space).sum()
         return Evidence(
             gradients=gradients,
             sampled=log["sampled"],
-            violation=float(((greedy.nll - bound) * ~rows).sum()),
+            violation=float(((greedy.quality - bound) * ~rows).sum()),
             compared=int((~explored).sum()),
-            quality=float(greedy.nll.sum()),
+            quality=float(greedy.quality.sum()),
             cost=float(greedy_cost.sum()),
             inputs=len(rows),
             features=sampled.features,
@@ -205,41 +196,32 @@ class LexicoPolicyCriterion(FairseqCriterion):
             return self.cfg.policy_lr
         return self.cfg.policy_lr * max(0.0, 1 - update_num / (0.9 * total))
 
-    def path_loss(self, model: Any, sample: dict[str, Any], decisions: Decisions | Chooser | None) -> PathLoss:
-        """Run a batch on the path that ``decisions`` say (None = greedy)."""
-        output = model(**sample["net_input"], decisions=decisions)
-        log_probs = model.get_normalized_probs(output, log_probs=True)
-        target = model.get_targets(sample, output)
-        smoothed, nll = label_smoothed_nll_loss(
-            log_probs, target, self.cfg.label_smoothing, ignore_index=self.padding_idx, reduce=False
-        )
-        tokens = target.ne(self.padding_idx).sum(1)
-        per_input = nll.detach().float().reshape(len(target), -1).sum(1) / tokens
-        return PathLoss(smoothed.sum(), per_input, tokens, output[1]["decisions"], output[1]["features"])
-
-    def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
-        """What the cost of generating this batch's targets depends on."""
-        return model.encoder.lengths(sample["net_input"]["src_tokens"], path.tokens, self.cfg.policy_cost_beam)
-
     def log_path(self, model: Any, sample: dict[str, Any], path: PathLoss) -> dict[str, Any]:
-        """Sums over a batch of the cost and the skipped shares of a path."""
-        lengths = self.lengths(model, sample, path)
+        """Sums over a batch of the cost, the skipped shares and the measures of a path."""
+        lengths = self.objective.lengths(model, sample, path)
         skipped = Skipped.of(path.decisions, lengths)
-        inputs = len(path.decisions)
+        inputs, weight = len(path.decisions), self.objective.weight(sample)
         return {
             "ntokens": sample["ntokens"],
             "nsentences": inputs,
-            "sample_size": inputs if self.cfg.sentence_avg else sample["ntokens"],
-            "cost": cost(model.geometry, path.decisions, lengths, model.encoder.policy.flops()).sum(),
+            "sample_size": inputs if self.cfg.sentence_avg else weight,
+            "weight": weight,
+            "cost": cost(self.objective.geometry(model), path.decisions, lengths, model.encoder.policy.flops()).sum(),
             "attention_skipped": skipped.attention.sum(),
             "ffn_skipped": skipped.ffn.sum(),
             "tokens_dropped": skipped.tokens.sum(),
+            **{f"{MEASURE}{name}": values.sum() for name, values in path.measures.items()},
         }
 
     def log_keep_all(self, path: PathLoss, rows: Any) -> dict[str, Any]:
         """Sums over the inputs, chosen by ``rows``, that ran the keep-all path."""
-        tokens = path.tokens[rows]
-        return {"keep_all_nll_loss": (path.nll[rows] * tokens).sum(), "keep_all_tokens": tokens.sum()}
+        weight = path.weight[rows]
+        return {
+            "keep_all_nll_loss": (path.quality[rows] * weight).sum(),
+            "keep_all_weight": weight.sum(),
+            "keep_all_inputs": len(weight),
+            **{f"{MEASURE}keep_all_{name}": values[rows].sum() for name, values in path.measures.items()},
+        }
 
     def require_switchable(self, model: Any) -> None:
         """Refuse a model without a policy."""
@@ -253,7 +235,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
-        """Aggregate a batch's or an epoch's logging outputs. Losses are in bits a token, as fairseq's."""
+        """Aggregate a batch's or an epoch's logging outputs. Losses are in bits (a token), as fairseq's."""
 
         def total(key: str) -> float:
             return float(utils.item(sum(log.get(key, 0) for log in logging_outputs)))
@@ -265,10 +247,13 @@ class LexicoPolicyCriterion(FairseqCriterion):
 
         bits = 1 / math.log(2)
         log_ratio("loss", "loss", "sample_size", bits)
-        log_ratio("nll_loss", "nll_loss", "ntokens", bits)
+        log_ratio("nll_loss", "nll_loss", "weight", bits)
         if total("sampled") > 0:
-            log_ratio("greedy_nll_loss", "greedy_nll_loss", "ntokens", bits)
-        log_ratio("keep_all_nll_loss", "keep_all_nll_loss", "keep_all_tokens", bits)
+            log_ratio("greedy_nll_loss", "greedy_nll_loss", "weight", bits)
+        log_ratio("keep_all_nll_loss", "keep_all_nll_loss", "keep_all_weight", bits)
+        for key in sorted({key for log in logging_outputs for key in log if key.startswith(MEASURE)}):
+            name = key[len(MEASURE) :]
+            log_ratio(name, key, "keep_all_inputs" if name.startswith("keep_all_") else "nsentences")
         for name in ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped"):
             log_ratio(name, name, "nsentences")
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import RUN_DECISIONS, RunOptions, check_range
+from ..config import RUN_DECISIONS, SwitchOptions, check_range
 from ..decisions import Decisions, DecisionSpace
 from ..errors import UserError
 from ..policy import DecisionDistribution, input_uniforms, random_decisions
@@ -50,7 +50,7 @@ class DecisionSource:
         UserError: an unknown choice, or a decisions file that cannot be read, before any model is loaded.
     """
 
-    def __init__(self, options: RunOptions):
+    def __init__(self, options: SwitchOptions):
         self.choice = options.switch_decisions
         self.seed = options.seed
         self.random_keep = options.switch_random_keep

@@ -11,10 +11,10 @@ import torch
 from fairseq.dataclass.configs import GenerationConfig
 from torch import nn
 
-from ..config import RUN_DECISIONS, RunOptions
+from ..config import RUN_DECISIONS, SwitchOptions
 
 
-def run_settings(model: nn.Module, options: RunOptions, generation: Any) -> dict[str, Any]:
+def run_settings(model: nn.Module, options: SwitchOptions, generation: Any) -> dict[str, Any]:
     """Model, decisions and decoding of a run, in JSON's types.
 
     Args:

@@ -107,7 +107,8 @@ class SwitchableBARTModel(PackableModel, BARTModel):
 
         Args:
             decisions: see `SwitchableEncoder.forward`; None = the policy's greedy path.
-            classification_head_name: logits (B, classes) of that head, on the decoder's last ``</s>``.
+            classification_head_name: logits (B, classes) of that head, on the decoder's last real position: the one
+                that stands for the last ``</s>`` of the input, whether the decoder's tokens are shifted or not.
         """
         if torch.is_grad_enabled() and self.packed is not None:  # packed products have no gradients
             self.unpack()
@@ -115,8 +116,8 @@ class SwitchableBARTModel(PackableModel, BARTModel):
         features_only = features_only or classification_head_name is not None
         x, extra = self.decoder(prev_output_tokens, encoder_out=encoder_out, features_only=features_only)
         if classification_head_name is not None:
-            last_eos = prev_output_tokens.eq(self.eos).long().cumsum(1).argmax(1)
-            x = self.classification_heads[classification_head_name](x[torch.arange(len(x), device=x.device), last_eos])
+            last = prev_output_tokens.ne(self.decoder.padding_idx).long().cumsum(1).argmax(1)
+            x = self.classification_heads[classification_head_name](x[torch.arange(len(x), device=x.device), last])
         return x, extra
 
     @classmethod

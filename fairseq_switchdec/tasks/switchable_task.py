@@ -2,79 +2,50 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
-import sys
 import time
 from typing import Any
 
 import numpy as np
 import torch
-from fairseq import utils
 from fairseq.data import LanguagePairDataset
-from fairseq.distributed import utils as distributed_utils
-from fairseq.file_io import PathManager
-from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
-from ..config import SwitchableTaskConfig, check_choice, check_range, fill_references
-from ..decisions import Decisions
+from ..config import LexicoPolicyCriterionConfig, SwitchableTaskConfig
+from ..criterions.objective import GenerationObjective
 from ..errors import UserError
-from ..generation.decision_source import DecisionSource, GreedyRecorder
+from ..generation.decision_source import GreedyRecorder
 from ..generation.ngram_block import NGramBlock
-from ..generation.report import SwitchReport, synchronize
+from ..generation.report import synchronize
 from ..generation.run_settings import digest, run_settings
-from ..models.plain_bart import can_become_switchable, name_switchable
-from ..modules.packing import PRECISIONS
-from .shards import even_shards, is_filler, without_weight
 from .source_checks import check_sources, truncate_sources
+from .switching import SwitchingTask
 from .validation_rouge import ValidationRouge, log_rouge
 
 logger = logging.getLogger(__name__)
 
 
 @register_task("switchable_task", dataclass=SwitchableTaskConfig)
-class SwitchableTask(TranslationTask):
-    """Adds to the translation task: the policy's half of an update, decisions in generation, and the report."""
+class SwitchableTask(SwitchingTask, TranslationTask):
+    """Adds to the translation task what `SwitchingTask` does, decisions in generation, and their report."""
 
     cfg: SwitchableTaskConfig
 
     def __init__(self, cfg: SwitchableTaskConfig, src_dict: Any, tgt_dict: Any):
         super().__init__(cfg, src_dict, tgt_dict)
-        fill_references(cfg)
-        check_choice("switch_precision", cfg.switch_precision, PRECISIONS)
-        self.source = DecisionSource(cfg)
-        shards = cfg.num_shards
-        check_range(
-            "shard_id", cfg.shard_id, f"in [0, {shards}), with --num-shards {shards}", range(shards).__contains__
-        )
-        self.report = SwitchReport(cfg.switch_report, cfg.shard_id, cfg.num_shards)
+        self.set_up_switching(cfg)
         self.rouge: ValidationRouge | None = None
-        self.criterion: Any = None
         # fairseq-interactive passes no ids on: those of its lines are counted here.
         self.typed: LanguagePairDataset | None = None
         self.typed_before = 0
         self.typed_ids: list[int] = []
         # The hub interface numbers the sentences of a batch anew: what they are in the call.
         self.caller_ids: Tensor | None = None
-        self.run_dataset: LanguagePairDataset | None = None
-        if cfg.switch_report is not None:
-            atexit.register(self.finish_report)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """fairseq's hook; a checkpoint of plain BART, such as a released one, is run as a switchable model.
-
-        Raises:
-            UserError: training is to start from a file that does not exist; fairseq would start from random weights.
-        """
-        file = self.cfg.restore_file
-        if not from_checkpoint and os.path.basename(file) != "checkpoint_last.pt" and not PathManager.exists(file):
-            raise UserError(f"--restore-file {file} does not exist: name the checkpoint to start from")
-        if from_checkpoint and can_become_switchable(cfg):
-            name_switchable(cfg)
+        """fairseq's hook."""
         model = super().build_model(cfg, from_checkpoint)
         if self.cfg.eval_rouge:
             self.rouge = ValidationRouge(self, model, self.cfg)
@@ -127,8 +98,6 @@ class SwitchableTask(TranslationTask):
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if generating:
             self.expect(iterator)
-        if self.criterion is not None:
-            even_shards(iterator)
         if dataset is self.typed:  # collating sorts a batch by length
             batches = (dataset.collater([dataset[index] for index in batch]) for batch in iterator.frozen_batches)
             self.typed_ids = [self.typed_before + index for batch in batches for index in batch["id"].tolist()]
@@ -149,73 +118,22 @@ class SwitchableTask(TranslationTask):
 
     # --- training ---
 
-    def build_criterion(self, cfg: Any, *args: Any) -> Any:
-        """Remember the criterion: it owns the policy's learner."""
-        self.criterion = super().build_criterion(cfg, *args)
-        return self.criterion
-
-    def train_step(
-        self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
-    ) -> tuple[Tensor, int, dict[str, Any]]:
-        """A micro-batch: gradients of w by the optimizer's backward, evidence for theta to the learner."""
-        if not hasattr(criterion, "rollout"):
-            return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
-        if 0 < criterion.cfg.max_update <= update_num:  # fairseq looks only after an update
-            logger.info("the checkpoint has all %d updates of --max-update: nothing is left to train", update_num)
-            sys.exit(0)
-        model.train()
-        model.set_num_updates(update_num)
-        device = sample["net_input"]["src_tokens"].device
-        with torch.autocast(device.type, enabled=isinstance(optimizer, AMPOptimizer)):
-            rollout = criterion.rollout(model, sample, update_num)
-        if ignore_grad or is_filler(sample):
-            optimizer.backward(rollout.loss * 0)  # every rank takes part in what the backward pass sums over ranks
-            return without_weight(rollout.loss, rollout.log)
-        if rollout.evidence is not None:
-            criterion.policy_learner(model, update_num).accumulate(rollout.evidence)
-        optimizer.backward(rollout.loss)
-        return rollout.loss, rollout.sample_size, rollout.log
-
-    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
-        """The end of an update (Algorithm 1): w <- w - alpha grad, then theta <- theta - gamma e.
-
-        An update whose gradients overflowed moves neither: with --fp16 fairseq does not come here, with --amp its
-        optimizer skips the step by itself, lowers the loss scale and comes back with the same batch.
-        """
-        scale = optimizer.scaler.get_scale() if isinstance(optimizer, AMPOptimizer) else 0.0
-        super().optimizer_step(optimizer, model, update_num)
-        skipped = isinstance(optimizer, AMPOptimizer) and optimizer.scaler.get_scale() < scale
-        if hasattr(self.criterion, "policy_step") and not skipped:
-            self.criterion.policy_step(model, update_num)
+    def build_objective(self, options: LexicoPolicyCriterionConfig) -> GenerationObjective:
+        """Likelihood of the targets."""
+        return GenerationObjective(options, self.target_dictionary.pad())
 
     # --- validation ---
 
-    def valid_step(self, sample: Any, model: Any, criterion: Any, **kwargs: Any) -> tuple[Tensor, int, dict[str, Any]]:
-        """Loss of a batch, and with ``--eval-rouge`` ROUGE of what is generated for it; a batch that only fills up a
-        shard counts nothing.
-        """
-        loss, sample_size, log = super().valid_step(sample, model, criterion, **kwargs)
-        if self.rouge is not None:
-            log = {**log, **self.rouge(sample)}
-        return without_weight(loss, log) if is_filler(sample) else (loss, sample_size, log)
+    def validation_log(self, sample: Any, model: Any) -> dict[str, Any]:
+        """With ``--eval-rouge``, ROUGE of what is generated for a batch."""
+        return {} if self.rouge is None else self.rouge(sample)
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """The criterion's metrics, and ROUGE."""
         super().reduce_metrics(logging_outputs, criterion)
         log_rouge(logging_outputs)
 
-    def sum_over_ranks(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over all data-parallel processes."""
-        group = distributed_utils.get_data_parallel_group() if torch.distributed.is_initialized() else None
-        if group is None or distributed_utils.get_data_parallel_world_size() == 1:
-            return values
-        return distributed_utils.all_reduce(values, group=group)
-
     # --- running a trained model ---
-
-    def run_decisions(self, model: Any, sample: dict[str, Any]) -> Decisions | None:
-        """What ``--switch-decisions`` says about a batch; None = greedy."""
-        return self.source(model.encoder.space, self.input_ids(sample), lambda: self.greedy_decisions(model))
 
     def input_ids(self, sample: dict[str, Any]) -> Tensor:
         """int64 (B,): the places of a batch's inputs in the data set, among the lines typed in, or in a hub call."""
@@ -225,28 +143,6 @@ class SwitchableTask(TranslationTask):
             del self.typed_ids[:batch_size]
         ids: Tensor = sample["id"]
         return ids if self.caller_ids is None else self.caller_ids.to(ids.device)[ids]
-
-    def greedy_decisions(self, model: Any) -> dict[int, Decisions]:
-        """Greedy decisions of every input of the data set that is being run, by id."""
-        if self.run_dataset is None:
-            raise UserError(
-                "--switch-decisions shuffled permutes decisions over a whole data set: use fairseq-generate or "
-                "fairseq-validate"
-            )
-        device = model.encoder.embed_tokens.weight.device
-        batches = super().get_batch_iterator(  # of all shards
-            self.run_dataset,
-            max_sentences=32,
-            max_positions=utils.resolve_max_positions(self.max_positions(), model.max_positions()),
-            disable_iterator_cache=True,  # the run's own iterator over this data set is under way
-        )
-        table: dict[int, Decisions] = {}
-        for sample in batches.next_epoch_itr(shuffle=False):
-            tokens = sample["net_input"]["src_tokens"].to(device)
-            with torch.no_grad():
-                decisions = model.encoder(tokens)["decisions"]
-            table.update((index, decisions.select([row])) for row, index in enumerate(sample["id"].tolist()))
-        return table
 
     def build_generator(self, models: Any, args: Any, *rest: Any, **kwargs: Any) -> Any:
         """fairseq's generator; without the compiled extension, n-grams are blocked by tensor operations."""
@@ -316,11 +212,3 @@ class SwitchableTask(TranslationTask):
             ran = greedy.decisions if greedy is not None else decisions
             self.report.add(self.input_ids(sample), ran, models[0].geometry, lengths, policy_flops, seconds)
         return hypotheses
-
-    def finish_report(self) -> None:
-        """At the end of the run: the file, and one line beside fairseq's scores."""
-        if self.report.inputs:
-            interrupted = hasattr(sys, "last_value")  # Python sets it for an exception that ended the program
-            path = self.report.write(complete=not interrupted)
-            print(self.report.line(), flush=True)
-            logger.info("wrote %s%s", path, " (the run was interrupted)" if interrupted else "")

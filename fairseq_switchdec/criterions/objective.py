@@ -1,0 +1,98 @@
+"""What the criterion asks its task for: the loss of a batch on a path, and what that path's cost depends on.
+
+A task gives its `Objective` by ``build_objective(options)``; all else in Algorithm 1 is the same for every task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
+from torch import Tensor
+
+from ..config import LexicoPolicyCriterionConfig
+from ..cost import Geometry, Lengths
+from ..decisions import Decisions
+from ..policy import Chooser
+
+
+@dataclass(frozen=True)
+class PathLoss:
+    """The loss of a batch under its decisions.
+
+    Attributes:
+        total: summed over what is predicted, with gradient: the loss that trains the model.
+        quality: float32 (B,), the quality loss of each input, a mean (lower is better), detached.
+        weight: (B,), over how much it is a mean: target tokens, or 1.
+        decisions: the path.
+        features: (B, stages, D) that the policy read, or None.
+        measures: what else is logged, by name: (B,) each, detached; its mean over the inputs is shown, and that over
+            the inputs on the keep-all path as ``keep_all_NAME``.
+    """
+
+    total: Tensor
+    quality: Tensor
+    weight: Tensor
+    decisions: Decisions
+    features: Tensor | None
+    measures: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective:
+    """What a task trains its model for.
+
+    Args:
+        options: the criterion's.
+    """
+
+    def __init__(self, options: LexicoPolicyCriterionConfig):
+        self.options = options
+
+    def loss(self, model: Any, sample: dict[str, Any], decisions: Decisions | Chooser | None) -> PathLoss:
+        """Run a batch on the path that ``decisions`` say (None = greedy)."""
+        raise NotImplementedError
+
+    def weight(self, sample: dict[str, Any]) -> int:
+        """The sum of `PathLoss.weight`: what the loss is a mean over, unless ``--sentence-avg``."""
+        raise NotImplementedError
+
+    def geometry(self, model: Any) -> Geometry:
+        """The sizes of what runs, for the cost."""
+        raise NotImplementedError
+
+    def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
+        """The lengths of what runs, for the cost."""
+        raise NotImplementedError
+
+
+class GenerationObjective(Objective):
+    """Label-smoothed likelihood of the target tokens; the cost is that of generating as many by beam search."""
+
+    def __init__(self, options: LexicoPolicyCriterionConfig, padding_idx: int):
+        super().__init__(options)
+        self.padding_idx = padding_idx
+
+    def loss(self, model: Any, sample: dict[str, Any], decisions: Decisions | Chooser | None) -> PathLoss:
+        """`PathLoss.quality` is the negative log-likelihood in nats a token."""
+        output = model(**sample["net_input"], decisions=decisions)
+        log_probs = model.get_normalized_probs(output, log_probs=True)
+        target = model.get_targets(sample, output)
+        smoothed, nll = label_smoothed_nll_loss(
+            log_probs, target, self.options.label_smoothing, ignore_index=self.padding_idx, reduce=False
+        )
+        tokens = target.ne(self.padding_idx).sum(1)
+        per_input = nll.detach().float().reshape(len(target), -1).sum(1) / tokens
+        return PathLoss(smoothed.sum(), per_input, tokens, output[1]["decisions"], output[1]["features"])
+
+    def weight(self, sample: dict[str, Any]) -> int:
+        """Target tokens."""
+        return sample["ntokens"]
+
+    def geometry(self, model: Any) -> Geometry:
+        """The model's, output projection included."""
+        return model.geometry
+
+    def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
+        """As many decoding steps as there are target tokens."""
+        return model.encoder.lengths(sample["net_input"]["src_tokens"], path.weight, self.options.policy_cost_beam)
