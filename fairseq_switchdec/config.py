@@ -12,6 +12,7 @@ from typing import Any, Optional, Union
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.constants import DDP_BACKEND_CHOICES
+from fairseq.tasks.sentence_prediction import SentencePredictionConfig
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II
 
@@ -157,6 +158,11 @@ class SwitchableTaskConfig(TranslationConfig, RunOptions):
     """The task's options: the translation task's and ours."""
 
     skip_invalid_size_inputs_valid_test: bool = II("dataset.skip_invalid_size_inputs_valid_test")
+
+
+@dataclass
+class SwitchableSentencePredictionConfig(SentencePredictionConfig, SwitchOptions):
+    """The options of the classification task: those of fairseq's sentence_prediction and ours."""
 
 
 @dataclass

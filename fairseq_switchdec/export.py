@@ -93,7 +93,8 @@ def plain_args(args: Any) -> Namespace:
     if args.task.startswith("switchable_"):
         kept["task"] = PLAIN_TASKS.get(args.task, "translation")
     if "policy_rule" in vars(args):
-        kept["criterion"] = "label_smoothed_cross_entropy"
+        classifies = kept["task"] == "sentence_prediction"
+        kept["criterion"] = "sentence_prediction" if classifies else "label_smoothed_cross_entropy"
     return Namespace(**kept)
 
 

@@ -2,6 +2,7 @@
 
 from .. import criterions
 from ..scoring import fairseq_scorer
+from .switchable_sentence_prediction import SwitchableSentencePredictionTask
 from .switchable_task import SwitchableTask
 
-__all__ = ["SwitchableTask", "criterions", "fairseq_scorer"]
+__all__ = ["SwitchableSentencePredictionTask", "SwitchableTask", "criterions", "fairseq_scorer"]

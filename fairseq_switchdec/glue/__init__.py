@@ -1,0 +1,1 @@
+"""GLUE: its tasks, their files, their measures. No fairseq here."""
