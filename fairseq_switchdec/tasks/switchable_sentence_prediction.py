@@ -1,4 +1,4 @@
-"""``--task switchable_sentence_prediction``: fairseq's sentence classification and regression, for a BART that switches.
+"""``--task switchable_sentence_prediction``: fairseq's classification and regression, for a BART that switches.
 
 Encoder and decoder both read the whole input; a head reads the decoder's last state, which stands for the input's last
 ``</s>`` (sections 4.1 and 5.3). Data as fairseq's ``sentence_prediction`` has it: ``input0/``, ``input1/``, ``label/``.
@@ -91,8 +91,9 @@ class SwitchableSentencePredictionTask(SwitchingTask, SentencePredictionTask):
             too_long = sum(int(np.max(dataset.size(index))) > limit for index in indices)
             if too_long:
                 raise UserError(
-                    f"{too_long} of {len(indices)} inputs are longer than {limit} tokens: add --shorten-method truncate "
-                    f"--max-positions {limit} to cut them, or --skip-invalid-size-inputs-valid-test to leave them out"
+                    f"{too_long} of {len(indices)} inputs are longer than {limit} tokens: add "
+                    f"--shorten-method truncate --max-positions {limit} to cut them, or "
+                    "--skip-invalid-size-inputs-valid-test to leave them out"
                 )
         return super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
 
