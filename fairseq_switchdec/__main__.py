@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": ("fairseq_cli.generate", "generate from binarized text"),
     "interactive": ("fairseq_cli.interactive", "generate from lines of text"),
     "validate": ("fairseq_cli.validate", "compute the validation loss of a checkpoint"),
+    "predict": ("fairseq_switchdec.predict.command", "predict every row of a file with a classification model"),
     "score": ("fairseq_switchdec.scoring.command", "ROUGE of generated text, of one system or several"),
     "export": ("fairseq_switchdec.export", "write a checkpoint's weights as a plain BART checkpoint"),
     "report": ("fairseq_switchdec.generation.merge", "merge the --switch-report files of several processes"),

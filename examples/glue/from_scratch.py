@@ -36,8 +36,8 @@ SHOWN = ("accuracy", "loss", "cost", "attention_skipped", "ffn_skipped", "tokens
 class Settings:
     """What distinguishes one run from another; the defaults are those of a few minutes on two cores."""
 
-    updates: int = 1200
-    finetune_updates: int = 400
+    updates: int = 600
+    finetune_updates: int = 300
     batch_size: int = 64
     lr: float = 1e-3
     finetune_lr: float = 2e-4

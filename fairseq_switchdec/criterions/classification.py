@@ -51,12 +51,17 @@ class ClassificationObjective(Objective):
 
     def geometry(self, model: Any) -> Geometry:
         """The model's, with the head instead of the output projection."""
-        head = model.classification_heads[self.options.classification_head_name]
-        products = head.dense.weight.numel() + head.out_proj.weight.numel()
-        return replace(model.geometry, vocabulary=0, head=products)
+        return head_geometry(model, self.options.classification_head_name)
 
     def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
         """The decoder reads as many tokens as the encoder, all at once."""
         tokens = sample["net_input"]["src_tokens"]
         read = sample["net_input"]["prev_output_tokens"].ne(model.encoder.padding_idx).sum(1)
         return model.encoder.lengths(tokens, read, beam=1, incremental=False)
+
+
+def head_geometry(model: Any, name: str) -> Geometry:
+    """A model's sizes where it runs a classification head instead of the output projection."""
+    head = model.classification_heads[name]
+    products = head.dense.weight.numel() + head.out_proj.weight.numel()
+    return replace(model.geometry, vocabulary=0, head=products)

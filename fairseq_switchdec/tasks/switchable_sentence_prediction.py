@@ -7,6 +7,7 @@ Encoder and decoder both read the whole input; a head reads the decoder's last s
 from __future__ import annotations
 
 import os
+from argparse import ArgumentParser
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fairseq.tasks.sentence_prediction import SentencePredictionTask
 from ..config import LexicoPolicyCriterionConfig, SwitchableSentencePredictionConfig
 from ..criterions.classification import ClassificationObjective
 from ..errors import UserError
+from ..predict.classification import ClassificationPredictor, add_predict_args
 from .switching import SwitchingTask
 
 
@@ -100,3 +102,14 @@ class SwitchableSentencePredictionTask(SwitchingTask, SentencePredictionTask):
     def build_objective(self, options: LexicoPolicyCriterionConfig) -> ClassificationObjective:
         """The loss of a label or a number."""
         return ClassificationObjective(options)
+
+    # --- python -m fairseq_switchdec predict ---
+
+    @staticmethod
+    def add_predict_args(parser: ArgumentParser) -> None:
+        """Options of ``predict`` that only this task has."""
+        add_predict_args(parser)
+
+    def build_predictor(self, args: Any, model: Any) -> ClassificationPredictor:
+        """What ``predict`` asks."""
+        return ClassificationPredictor(self, args, model)

@@ -1,0 +1,165 @@
+"""``python -m fairseq_switchdec predict --task ... --path ... --input FILE --output FILE``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.tasks import TASK_REGISTRY
+
+from .. import tasks  # noqa: F401  (registers ours)
+from ..config import RUN_DECISIONS
+from ..errors import UserError
+from ..files import check_writable
+from ..generation.run_settings import digest, model_digest
+from ..models.plain_bart import can_become_switchable, flat_args, name_switchable
+from ..modules.packing import PRECISIONS
+from .run import Runner, file_digest
+
+logger = logging.getLogger(__name__)
+
+#: Options of the task that are taken over where the command gives them.
+TASK_OPTIONS = ("data", "seed", "switch_decisions", "switch_random_keep", "switch_precision")
+
+
+def predicting_tasks() -> dict[str, Any]:
+    """The tasks that can predict, by name."""
+    return {name: task for name, task in sorted(TASK_REGISTRY.items()) if hasattr(task, "build_predictor")}
+
+
+def get_parser(task: Any = None) -> argparse.ArgumentParser:
+    """The command's options, and those of a task."""
+    parser = argparse.ArgumentParser(
+        description="Predict every row of a file. Killed, the same command goes on where it was."
+    )
+    parser.add_argument("--task", required=True, help=f"one of {', '.join(predicting_tasks())}")
+    parser.add_argument("--path", required=True, metavar="CHECKPOINT", help="the trained model")
+    parser.add_argument("--input", required=True, metavar="FILE", help="rows to predict")
+    parser.add_argument("--output", required=True, metavar="FILE", help="JSON lines, one a row, in the input's order")
+    parser.add_argument("--data", metavar="DIR", help="folder of the dictionaries; that of the training")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="inputs at once (%(default)s)")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="and at most so many tokens with padding")
+    parser.add_argument(
+        "--window",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="rows that are read ahead and sorted by length (%(default)s)",
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at a row that cannot be predicted")
+    parser.add_argument("--gpt2-encoder-json", metavar="FILE", help="encoder.json of the GPT-2 BPE")
+    parser.add_argument("--gpt2-vocab-bpe", metavar="FILE", help="vocab.bpe of the GPT-2 BPE")
+    parser.add_argument("--switch-decisions", default="greedy", help="greedy, keep-all, random, or a JSON FILE")
+    parser.add_argument(
+        "--switch-random-keep", type=float, default=0.8, help="keep probability of random (%(default)s)"
+    )
+    parser.add_argument("--switch-precision", default="fp32", help=f"{', '.join(PRECISIONS)}; on the CPU (%(default)s)")
+    parser.add_argument("--switch-report", metavar="FILE", help="write what every input skipped and cost")
+    parser.add_argument("--seed", type=int, default=1, help="of random decisions (%(default)s)")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU though there is a GPU")
+    parser.add_argument("--fp16", action="store_true", help="half precision, on a GPU")
+    if task is not None:
+        task.add_predict_args(parser)
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read and check the options.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(words) and "--task" not in words:
+        get_parser().parse_args(words)
+    named = get_parser().parse_known_args(words)[0].task
+    known = predicting_tasks()
+    if named not in known:
+        raise UserError(f"--task {named!r} cannot predict; choose from {', '.join(known)}")
+    args = get_parser(known[named]).parse_args(words)
+    for name in ("batch_size", "window", "max_tokens"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value} must be 1 or more")
+    for name in ("gpt2_encoder_json", "gpt2_vocab_bpe"):
+        value = getattr(args, name)
+        if value is not None and not os.path.isfile(value):
+            raise UserError(f"--{name.replace('_', '-')} {value} does not exist")
+    if not os.path.isfile(args.path):
+        raise UserError(f"--path {args.path} does not exist: name a checkpoint")
+    if args.switch_decisions == "shuffled":
+        raise UserError("--switch-decisions shuffled needs all inputs at once: use fairseq-validate")
+    check_writable("--output", args.output)
+    if args.switch_report is not None:
+        check_writable("--switch-report", args.switch_report)
+    return args
+
+
+def load(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The task and the model of a checkpoint; a plain BART's runs as a switchable one that keeps everything.
+
+    Raises:
+        UserError: it holds no such model.
+    """
+    state = checkpoint_utils.load_checkpoint_to_cpu(args.path)
+    options = flat_args(state)
+    if can_become_switchable(options):
+        name_switchable(options)
+    options.task = args.task
+    options.num_shards, options.shard_id = 1, 0
+    for name in TASK_OPTIONS:
+        if getattr(args, name) is not None:
+            setattr(options, name, getattr(args, name))
+    state["args"] = options
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([args.path], state=state)
+    if not hasattr(models[0].encoder, "policy"):
+        raise UserError(f"--path {args.path} holds no BART that can switch: train it with --arch switchable_bart")
+    return task, models[0].eval()
+
+
+def cli_main() -> None:
+    """Read the options, load, predict, say what was done.
+
+    Raises:
+        UserError: an option or a file that cannot be used.
+    """
+    logging.basicConfig(format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", level="INFO", stream=sys.stderr)
+    args = parse_args()
+    input_digest, lines = file_digest(args.input)
+    task, model = load(args)
+    task.source.check(model.encoder.space)
+    predictor = task.build_predictor(args, model)
+    forced = args.switch_decisions not in RUN_DECISIONS
+    run = {
+        "model": model_digest(model),
+        "input": input_digest,
+        "decisions": digest(open_bytes(args.switch_decisions)) if forced else args.switch_decisions,
+        "random_keep": args.switch_random_keep,
+        "precision": args.switch_precision,
+        "seed": args.seed,
+        "batch_size": args.batch_size,
+        "max_tokens": args.max_tokens,
+        "window": args.window,
+        "fp16": args.fp16,
+        "report": args.switch_report is not None,
+        **predictor.settings(),
+    }
+    if torch.cuda.is_available() and not args.cpu:
+        model = (model.half() if args.fp16 else model).cuda()
+    else:
+        model.pack(args.switch_precision)
+    try:
+        print(Runner(task, model, predictor, args).predict(run, lines if predictor.rows_are_lines else None))
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted: give the same command again to go on with {args.output}") from None
+
+
+def open_bytes(path: str) -> bytes:
+    """A file's content."""
+    with open(path, "rb") as file:
+        return file.read()

@@ -1,0 +1,94 @@
+"""What ``predict`` asks a task for: a `Predictor` reads rows, encodes them, runs a batch, and writes results.
+
+A task gives one by ``build_predictor(args, model)`` and may add options of its own by ``add_predict_args(parser)``.
+Everything else (batches, order, resuming, the report) is done once for all tasks in `fairseq_switchdec.predict.run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..cost import Geometry
+
+
+class RowError(Exception):
+    """A row that cannot be predicted; the message is the reason, without the row's place."""
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A row that the reader could not use.
+
+    Attributes:
+        line: its place in the file, from 1.
+        index: its name, as far as it is known.
+        reason: what is wrong with it.
+    """
+
+    line: int
+    index: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row as the model reads it.
+
+    Attributes:
+        inputs: int64 (S,) each; several where a row is read in windows.
+        row: whatever `Predictor.write` needs of it.
+    """
+
+    inputs: list[Tensor]
+    row: Any
+
+
+class Predictor(Protocol):
+    """A task's side of ``predict``."""
+
+    #: What a row is called in messages and beside the progress bar: "row", "question", ...
+    unit: str
+    #: Whether the rows are the file's lines, so that their number can be shown.
+    rows_are_lines: bool
+
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on beside model, input and decisions, in JSON's types: a resumed run compares it."""
+        ...
+
+    def rows(self, path: str) -> Iterator[Any]:
+        """The rows of a file, one at a time: objects with ``line`` and ``index``, an `Unusable` for a bad one.
+
+        Raises:
+            UserError: the file as a whole cannot be read.
+        """
+        ...
+
+    def encode(self, row: Any) -> Encoded:
+        """Raises:
+        RowError: this row cannot be predicted.
+        """
+        ...
+
+    def batch(self, inputs: list[Tensor]) -> dict[str, Any]:
+        """The model's ``net_input`` for some inputs: ``src_tokens`` (B, S), ``prev_output_tokens`` (B, T), ..."""
+        ...
+
+    def run(self, model: Any, net_input: dict[str, Any]) -> list[Any]:
+        """One result an input; ``net_input`` holds ``decisions``. Called without gradients."""
+        ...
+
+    def geometry(self, model: Any) -> Geometry:
+        """The sizes of what runs, for the report."""
+        ...
+
+    def write(self, encoded: Encoded, results: list[Any]) -> str:
+        """The text of a row's results, ends with a newline."""
+        ...
+
+    def write_bad(self, row: Any, reason: str) -> str:
+        """The text in the place of a row that cannot be predicted, ends with a newline."""
+        ...
