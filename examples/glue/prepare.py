@@ -9,7 +9,6 @@ valid1: mismatched) and test. The files may be gzipped, or JSON lines whose keys
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from argparse import Namespace
@@ -97,12 +96,15 @@ def encode_split(path: Path, split: str, task: GlueTask, bpe: Any, folder: Path,
 
 def preprocess(folder: Path, part: str, splits: list[str], out: Path, *extra: str) -> None:
     """fairseq-preprocess of one part of the inputs."""
-    command = [sys.executable, "-m", "fairseq_switchdec", "preprocess", "--only-source", "--destdir", str(out), *extra]
+    from fairseq import options
+    from fairseq_cli import preprocess
+
+    words = ["--only-source", "--destdir", str(out), *extra]
     for kind in ("train", "valid", "test"):
         prefixes = [str(folder / f"{split}.{part}") for split in splits if split.rstrip("0123456789") == kind]
         if prefixes:
-            command += [f"--{kind}pref", ",".join(prefixes)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            words += [f"--{kind}pref", ",".join(prefixes)]
+    preprocess.main(options.get_preprocessing_parser().parse_args(words))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -53,8 +53,8 @@ class ClassificationPredictor:
         if sorted(self.labels) != sorted(self.glue.labels):
             wanted, found = (", ".join(labels) or "a number" for labels in (self.glue.labels, self.labels))
             raise UserError(
-                f"--glue-task {args.glue_task} asks for {wanted}, the model predicts {found}: name the task that it was "
-                "trained for"
+                f"--glue-task {args.glue_task} asks for {wanted}, the model predicts {found}: name the task that "
+                "it was trained for"
             )
         if not (args.gpt2_encoder_json and args.gpt2_vocab_bpe):
             raise UserError(
