@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
             preprocess(folder, part, list(files), made / part, "--srcdict", str(args.bpe_dir / "dict.txt"), *workers)
         labelled = [split for split in files if not split.startswith("test")]
         if task.labels:
-            # In alphabetical order, whatever their counts: the head's classes must not depend on the rows.
+            # In the task's order, whatever their counts: the head's classes must not depend on the rows.
             (folder / "labels.txt").write_text("".join(f"{label} 1\n" for label in task.labels))
             preprocess(folder, "label", labelled, made / "label", "--srcdict", str(folder / "labels.txt"))
         else:

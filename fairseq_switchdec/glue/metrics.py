@@ -47,9 +47,11 @@ def read_predictions(path: str) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: the file is none of them.
     """
+    number = 0
     try:
         with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
+            for line in lines:
+                number += 1
                 entry = json.loads(line)
                 if not isinstance(entry, dict) or not {"label", "score", "error"} & entry.keys():
                     raise ValueError("neither label, score nor error")

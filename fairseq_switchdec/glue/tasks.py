@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 
-INFERENCE = ("contradiction", "entailment", "neutral")
+INFERENCE = ("contradiction", "neutral", "entailment")  # the order of the classes of bart.large.mnli
 ENTAILMENT = ("entailment", "not_entailment")
 BINARY = ("0", "1")
 
@@ -21,7 +21,7 @@ class GlueTask:
     Attributes:
         columns: names of the text columns in the header.
         label: name of the label's column in train and dev files.
-        labels: sorted; empty where the label is a number (STS-B, 0 to 5).
+        labels: in the order of a model's classes; empty where the label is a number (STS-B, 0 to 5).
         measures: as GLUE reports them, the first of them first.
         submission: name of the file that GLUE's server takes.
         dev: names of the dev files.
