@@ -21,6 +21,8 @@ from .errors import UserError
 from .rl import RULES, BudgetRule, Eq7Rule, FixedRule, QualityRule
 
 TRAINING_DECISIONS = ("learned", "random", "keep-all")
+HEAD_HELP = "name of the classification head to use"
+REGRESSION_HELP = "the targets are numbers, not classes, as in STS-B"
 RUN_DECISIONS = ("greedy", "keep-all", "random", "shuffled")
 
 
@@ -162,7 +164,14 @@ class SwitchableTaskConfig(TranslationConfig, RunOptions):
 
 @dataclass
 class SwitchableSentencePredictionConfig(SentencePredictionConfig, SwitchOptions):
-    """The options of the classification task: those of fairseq's sentence_prediction and ours."""
+    """The options of the classification task: those of fairseq's sentence_prediction and ours.
+
+    Two that fairseq's task looks up in its criterion are the task's own here (a flag sets both): fairseq-validate knows
+    no criterion unless it is told.
+    """
+
+    classification_head_name: str = option("sentence_classification_head", HEAD_HELP)
+    regression_target: bool = option(False, REGRESSION_HELP)
 
 
 @dataclass

@@ -93,8 +93,9 @@ def plain_args(args: Any) -> Namespace:
     if args.task.startswith("switchable_"):
         kept["task"] = PLAIN_TASKS.get(args.task, "translation")
     if "policy_rule" in vars(args):
-        classifies = kept["task"] == "sentence_prediction"
-        kept["criterion"] = "sentence_prediction" if classifies else "label_smoothed_cross_entropy"
+        kept["criterion"] = "label_smoothed_cross_entropy"
+    if args.task == "switchable_sentence_prediction":
+        kept |= {"criterion": "sentence_prediction", "add_prev_output_tokens": True}
     return Namespace(**kept)
 
 

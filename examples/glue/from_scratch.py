@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
         stages.run(f"valid-{name}", validate(binary, trained[model], task, *flags), makes=[], after=[model])
         results[name] = figures(stages.log(f"valid-{name}"))
 
-    measure("plain", "plain", PLAIN)
+    measure("plain", "plain", [*PLAIN, "--criterion", "sentence_prediction"])
     for name, choice in (("keep-all", "keep-all"), ("learned", "greedy"), ("shuffled", "shuffled")):
         measure(name, "switchable", OURS, "--switch-decisions", choice)
     head = s.dim * (s.dim + len(GLUE[args.task].labels))

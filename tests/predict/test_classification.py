@@ -100,7 +100,7 @@ def test_keep_all_equals_stock_after_export(classifier, tmp_path):
     [
         (("--num-classes", 1), "--num-classes 1, but the labels are 0, 1"),
         ((), "--num-classes is missing"),
-        (("--num-classes", 2, "--max-positions", 6), "longer than 6 tokens: add --shorten-method truncate"),
+        (("--num-classes", 2, "--max-positions", 16), "longer than 16 tokens: add --shorten-method truncate"),
     ],
 )
 def test_mistakes_end_with_one_message(classifier, tmp_path, flags, message):
