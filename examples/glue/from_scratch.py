@@ -49,7 +49,7 @@ class Settings:
     dim: int = 64
     ffn_dim: int = 256
     heads: int = 4
-    max_positions: int = 128
+    max_positions: int = 512
     seed: int = 1
 
 
@@ -98,8 +98,12 @@ def validate(binary: Path, checkpoint: Path, task: list[str], *extra: Any) -> li
     return [str(word) for word in command]
 
 
-def random_keep(binary: Path, s: Settings, vocabulary_free_head: int, cost: float) -> float:
-    """The keep probability at which random decisions cost as much, on the validation set."""
+def random_keep(binary: Path, s: Settings, head: int, cost: float) -> float:
+    """The keep probability at which random decisions cost as much, on the validation set.
+
+    Args:
+        head: multiply-accumulates of the classification head.
+    """
     install()
     import torch
     from fairseq.data import data_utils
@@ -111,7 +115,7 @@ def random_keep(binary: Path, s: Settings, vocabulary_free_head: int, cost: floa
     content = sum(torch.from_numpy(part.sizes).long() - 1 for part in parts).clamp(max=s.max_positions - specials)
     source = content + specials
     lengths = Lengths(source, content, source, incremental=False)
-    geometry = Geometry(s.layers, s.layers, s.dim, s.dim, s.ffn_dim, s.ffn_dim, 0, vocabulary_free_head)
+    geometry = Geometry(s.layers, s.layers, s.dim, s.dim, s.ffn_dim, s.ffn_dim, 0, head)
     return round(keep_probability_for_cost(geometry, lengths, cost), 4)
 
 
