@@ -46,8 +46,9 @@ class ClassificationPredictor:
         self.task, self.args = task, args
         self.glue = glue_task("--glue-task", args.glue_task)
         self.head = task.cfg.classification_head_name
-        if self.head not in model.classification_heads:
-            known = ", ".join(model.classification_heads) or "none"
+        heads = {name.split(".")[1] for name in args.weights if name.startswith("classification_heads.")}
+        if self.head not in heads:
+            known = ", ".join(sorted(heads)) or "none"
             raise UserError(f"--path {args.path} has no classification head {self.head!r} (it has: {known})")
         self.labels = [] if task.cfg.regression_target else task.labels()
         if sorted(self.labels) != sorted(self.glue.labels):

@@ -116,6 +116,8 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
         if getattr(args, name) is not None:
             setattr(options, name, getattr(args, name))
     state["args"] = options
+    args.weights = set(state["model"])  # fairseq makes up what is missing
+    torch.manual_seed(args.seed)  # a plain BART's new policy is the same in a resumed run
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([args.path], state=state)
     if not hasattr(models[0].encoder, "policy"):
         raise UserError(f"--path {args.path} holds no BART that can switch: train it with --arch switchable_bart")

@@ -174,6 +174,34 @@ def test_resumed_has_the_same_bytes(monkeypatch, classifier, bpe, tmp_path, deci
     assert {**whole, "seconds": 0} == {**parts, "seconds": 0}
 
 
+def test_a_plain_checkpoint_goes_on_too(monkeypatch, classifier, bpe, tmp_path):
+    """Its policy is made anew by every run, and the same."""
+    export(str(classifier.checkpoint), str(tmp_path / "plain.pt"))
+    plain = SimpleNamespace(checkpoint=tmp_path / "plain.pt")
+    append = Journal.append
+
+    def dies(self: Journal, *arguments: Any) -> None:
+        append(self, *arguments)
+        raise Killed
+
+    flags = ("--data", classifier.binary)
+    dev = classifier.data / "dev.tsv"
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Journal, "append", dies)
+        predict(patched, plain, bpe, dev, tmp_path / "out.jsonl", *flags)
+    assert len(predict(monkeypatch, plain, bpe, dev, tmp_path / "out.jsonl", *flags)) == 24
+
+
+def test_a_checkpoint_without_the_head_is_refused(monkeypatch, classifier, bpe, tmp_path):
+    state = load_checkpoint_to_cpu(str(classifier.checkpoint))
+    for name in [name for name in state["model"] if name.startswith("classification_heads.")]:
+        del state["model"][name]
+    torch.save(state, tmp_path / "headless.pt")
+    headless = SimpleNamespace(checkpoint=tmp_path / "headless.pt")
+    with pytest.raises(SystemExit, match="has no classification head 'sentence_classification_head'"):
+        predict(monkeypatch, headless, bpe, classifier.data / "dev.tsv", tmp_path / "out.jsonl")
+
+
 def test_another_run_does_not_go_on(monkeypatch, classifier, bpe, tmp_path):
     def dies(self: Journal, *arguments: Any) -> None:
         append(self, *arguments)
