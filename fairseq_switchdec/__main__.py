@@ -20,6 +20,7 @@ COMMANDS = {
     "validate": ("fairseq_cli.validate", "compute the validation loss of a checkpoint"),
     "predict": ("fairseq_switchdec.predict.command", "predict every row of a file with a classification model"),
     "score": ("fairseq_switchdec.scoring.command", "ROUGE of generated text, of one system or several"),
+    "squad-score": ("fairseq_switchdec.squad.command", "exact match and F1 of answers, as SQuAD's official scripts"),
     "export": ("fairseq_switchdec.export", "write a checkpoint's weights as a plain BART checkpoint"),
     "report": ("fairseq_switchdec.generation.merge", "merge the --switch-report files of several processes"),
 }
