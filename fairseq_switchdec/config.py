@@ -14,7 +14,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.constants import DDP_BACKEND_CHOICES
 from fairseq.tasks.sentence_prediction import SentencePredictionConfig
 from fairseq.tasks.translation import TranslationConfig
-from omegaconf import II
+from omegaconf import II, MISSING
 
 from .decisions import DecisionSpace, check_names
 from .errors import UserError
@@ -143,6 +143,27 @@ class RunOptions(SwitchOptions):
 
 
 @dataclass
+class SquadOptions(FairseqDataclass):
+    """Options of the question answering task: how contexts are cut, how answers are chosen."""
+
+    squad_window: int = option(512, "tokens of the longest input: question, part of the context, 4 special ones")
+    squad_stride: int = option(128, "tokens from one window of a long context to the next")
+    squad_question: int = option(64, "tokens of the longest question; longer ones are cut, with a warning")
+    squad_longest_answer: int = option(30, "tokens of the longest answer that is given")
+    squad_n_best: int = option(20, "candidates of each question in the n-best file")
+    squad_null_threshold: float = option(
+        0.0,
+        "2.0: no answer is given where its score exceeds the best answer's by more than this; squad-score "
+        "--null-threshold tune finds it",
+    )
+    squad_version: str = option(
+        "auto", "1.1: every question has an answer; 2.0: some have none; auto: as the data says"
+    )
+    gpt2_encoder_json: Optional[str] = option(None, "encoder.json of the BPE (default: the one in the data folder)")
+    gpt2_vocab_bpe: Optional[str] = option(None, "vocab.bpe of the BPE (default: the one in the data folder)")
+
+
+@dataclass
 class LexicoPolicyCriterionConfig(LearningOptions):
     """The criterion's options: ours, those of fairseq's label-smoothed criterion and of its sentence_prediction."""
 
@@ -175,7 +196,17 @@ class SwitchableSentencePredictionConfig(SentencePredictionConfig, SwitchOptions
 
 
 @dataclass
-class SwitchConfig(DecisionOptions, LearningOptions, RunOptions):
+class SwitchableSquadConfig(SwitchOptions, SquadOptions):
+    """The question answering task's options."""
+
+    data: str = field(
+        default=MISSING,
+        metadata={"help": "folder of dict.txt, train.json and valid.json (SQuAD's format), encoder.json and vocab.bpe"},
+    )
+
+
+@dataclass
+class SwitchConfig(DecisionOptions, LearningOptions, RunOptions, SquadOptions):
     """All options, for documentation."""
 
 
@@ -197,7 +228,7 @@ def flag(name: str) -> str:
 def options_table() -> str:
     """The options as a Markdown table, as README shows them."""
     lines = ["| option | default | meaning |", "|---|---|---|"]
-    for part in (DecisionOptions, LearningOptions, RunOptions):
+    for part in (DecisionOptions, LearningOptions, RunOptions, SquadOptions):
         for item in fields(part):
             if "help" in item.metadata:  # the others mirror options of fairseq's
                 default = "off" if item.default is False else "none" if item.default is None else item.default

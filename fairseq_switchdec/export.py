@@ -33,6 +33,7 @@ LEFT_OUT = re.compile(
 
 #: Parts of a switchable model that plain BART has not.
 POLICY = ("encoder.policy.", "learner_state.")
+SPAN_HEAD = "span_head."
 
 
 def export(checkpoint: str, out: str) -> str:
@@ -60,6 +61,7 @@ def export(checkpoint: str, out: str) -> str:
             f"export: {checkpoint} holds a model {getattr(args, '_name', None) or getattr(args, 'arch', None)}, not a "
             "BART: name a checkpoint of --arch switchable_bart or bart_large"
         )
+    headless = any(key.startswith(SPAN_HEAD) for key in state["model"])
     plain_weights(state["model"], args)
     history = {**state["optimizer_history"][-1], "lr_scheduler_state": {}, "num_updates": 0}
     content = {
@@ -70,12 +72,13 @@ def export(checkpoint: str, out: str) -> str:
         "last_optimizer_state": None,
     }
     save(content, target)
-    return f"wrote {out}: {content['args'].arch}, {len(state['model'])} tensors, {target.stat().st_size:,} bytes"
+    note = "; the span head is left out, for plain BART has none" if headless else ""
+    return f"wrote {out}: {content['args'].arch}, {len(state['model'])} tensors, {target.stat().st_size:,} bytes{note}"
 
 
 def plain_weights(weights: dict[str, Tensor], args: Any) -> None:
     """Bring a model's weights, in place, to the names and the sharing of the released checkpoints."""
-    for key in [key for key in weights if key.startswith(POLICY)]:
+    for key in [key for key in weights if key.startswith((*POLICY, SPAN_HEAD))]:
         del weights[key]
     drop_duplicates(weights)
     split_projections(weights)

@@ -43,6 +43,7 @@ class SwitchableBARTModel(PackableModel, BARTModel):
         super().__init__(args, encoder, decoder)
         encoder.policy.reset_parameters()  # after BART's initialization of all linear layers
         self.learner_state = LearnerState(encoder.policy)
+        self.register_module("span_head", None)
         cfg = self.cfg
         self.geometry = Geometry(
             encoder_layers=cfg.encoder.layers,
@@ -58,6 +59,12 @@ class SwitchableBARTModel(PackableModel, BARTModel):
     def policy(self) -> SwitchPolicy:
         """The policy network."""
         return self.encoder.policy
+
+    def register_span_head(self) -> None:
+        """Give the model a head for question answering: a token's scores as first and as last one of an answer."""
+        self.span_head = nn.Linear(self.cfg.decoder.embed_dim, 2)
+        nn.init.normal_(self.span_head.weight, std=0.02)
+        nn.init.zeros_(self.span_head.bias)
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
@@ -101,6 +108,7 @@ class SwitchableBARTModel(PackableModel, BARTModel):
         classification_head_name: Optional[str] = None,
         token_embeddings: Tensor | None = None,
         decisions: Optional[Decisions | Chooser] = None,
+        span_scores: bool = False,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits (B, T, V) under each input's decisions, and a dict with ``decisions`` and the policy's ``features``.
@@ -109,15 +117,18 @@ class SwitchableBARTModel(PackableModel, BARTModel):
             decisions: see `SwitchableEncoder.forward`; None = the policy's greedy path.
             classification_head_name: logits (B, classes) of that head, on the decoder's last real position: the one
                 that stands for the last ``</s>`` of the input, whether the decoder's tokens are shifted or not.
+            span_scores: scores (B, T, 2) of the span head on the decoder's top states.
         """
         if torch.is_grad_enabled() and self.packed is not None:  # packed products have no gradients
             self.unpack()
         encoder_out = self.encoder(src_tokens, src_lengths, token_embeddings=token_embeddings, decisions=decisions)
-        features_only = features_only or classification_head_name is not None
+        features_only = features_only or span_scores or classification_head_name is not None
         x, extra = self.decoder(prev_output_tokens, encoder_out=encoder_out, features_only=features_only)
         if classification_head_name is not None:
             last = prev_output_tokens.ne(self.decoder.padding_idx).long().cumsum(1).argmax(1)
             x = self.classification_heads[classification_head_name](x[torch.arange(len(x), device=x.device), last])
+        elif span_scores:
+            x = self.span_head(x)
         return x, extra
 
     @classmethod
@@ -159,8 +170,12 @@ class SwitchableBARTModel(PackableModel, BARTModel):
         own = self.state_dict()
         if not any(key.startswith("encoder.policy.") for key in state_dict):
             logger.info("the checkpoint has no policy: a new one starts by keeping everything")
+        if self.span_head is None:
+            for key in [key for key in state_dict if key.startswith("span_head.")]:
+                logger.info("the checkpoint's %s is left out: this task answers no questions", key)
+                del state_dict[key]
         for key, value in own.items():
-            if key.startswith(("encoder.policy.", "learner_state.")) or key.endswith("coder.version"):
+            if key.startswith(("encoder.policy.", "learner_state.", "span_head.")) or key.endswith("coder.version"):
                 state_dict.setdefault(key, value)
         super().upgrade_state_dict_named(state_dict, name)
         check_fits(state_dict, self.state_dict(), len(self.encoder.dictionary))

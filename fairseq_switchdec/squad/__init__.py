@@ -1,1 +1,1 @@
-"""Question answering by spans (section 4.1): reading, windows, answers and scores; nothing here imports fairseq's models."""
+"""Question answering by spans (section 4.1): reading, windows, answers, scores; the model is not needed for any."""

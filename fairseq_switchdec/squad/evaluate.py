@@ -1,7 +1,7 @@
 """Exact match and F1, as the official evaluation scripts of SQuAD 1.1 and 2.0 define them.
 
-The two differ: 1.1 counts a question without a prediction as wrong, 2.0 leaves it out; 2.0 scores no answer as a text of
-its own, and drops gold answers that normalization leaves nothing of.
+The two differ: 1.1 counts a question without a prediction as wrong, 2.0 leaves it out; 2.0 scores no answer as a text
+of its own, and drops gold answers that normalization leaves nothing of.
 """
 
 from __future__ import annotations
@@ -17,13 +17,6 @@ import numpy as np
 
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-@dataclass(frozen=True)
-class Gold:
-    """The gold answers of a question: as the data says them, none for one that cannot be answered."""
-
-    answers: tuple[str, ...]
 
 
 @dataclass(frozen=True)

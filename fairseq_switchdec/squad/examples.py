@@ -1,8 +1,8 @@
 """SQuAD's JSON, version 1.1 or 2.0, and the same questions one a line: read, checked, told row by row what is wrong.
 
 A file is one document, ``{"data": [{"paragraphs": [{"context", "qas": [...]}]}]}``, or where its name ends in
-``.jsonl`` one object a line, ``{"id", "question", "context"}`` with ``answers`` and ``is_impossible`` if known, which is
-read as a stream. Either may be compressed (``.gz``).
+``.jsonl`` one object a line, ``{"id", "question", "context"}`` with ``answers`` and ``is_impossible`` if known, which
+is read as a stream. Either may be compressed (``.gz``).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 
-#: Special tokens of a window: before and after the question two each... one of them at the end.
+#: Special tokens of a window: one before the question, two after it, one at the end.
 SPECIALS = 4
 
 
@@ -42,8 +42,8 @@ class WindowOptions:
             raise UserError("--squad-question and --squad-stride must be 1 or more")
         if self.window < self.question + self.stride + SPECIALS:
             raise UserError(
-                f"--squad-window {self.window} has no room for {self.question} tokens of a question, {SPECIALS} special "
-                f"ones and a stride of {self.stride}: give a longer one, or a smaller --squad-question or --squad-stride"
+                f"--squad-window {self.window} has no room for {self.question} tokens of a question, {SPECIALS} special"
+                f" ones and a stride of {self.stride}: give more, or a smaller --squad-question or --squad-stride"
             )
 
 

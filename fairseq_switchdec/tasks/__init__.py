@@ -3,6 +3,13 @@
 from .. import criterions
 from ..scoring import fairseq_scorer
 from .switchable_sentence_prediction import SwitchableSentencePredictionTask
+from .switchable_squad import SwitchableSquadTask
 from .switchable_task import SwitchableTask
 
-__all__ = ["SwitchableSentencePredictionTask", "SwitchableTask", "criterions", "fairseq_scorer"]
+__all__ = [
+    "SwitchableSentencePredictionTask",
+    "SwitchableSquadTask",
+    "SwitchableTask",
+    "criterions",
+    "fairseq_scorer",
+]

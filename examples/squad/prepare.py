@@ -1,0 +1,98 @@
+"""Makes a data folder for ``--task switchable_squad``: train.json and valid.json in SQuAD's format, the BPE's files.
+
+    python prepare.py --train train-v1.1.json --valid dev-v1.1.json --bpe gpt2_bpe --out data
+
+``--train`` takes several files, SQuAD's own or others of its format, and lists of ``{"context", "question", "answer"}``,
+which do not say where the answer stands: of these, questions whose answer stands in the context exactly once are taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import re
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+BPE_FILES = ("dict.txt", "encoder.json", "vocab.bpe")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n\n")[0])
+    parser.add_argument("--train", nargs="+", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--valid", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--valid-questions", type=int, metavar="N", help="take only the first N, spread over the file")
+    parser.add_argument(
+        "--bpe", type=Path, required=True, metavar="DIR", help="folder of dict.txt, encoder.json, vocab.bpe"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    args = parser.parse_args()
+    missing = [
+        path for path in (*args.train, args.valid, *(args.bpe / name for name in BPE_FILES)) if not path.is_file()
+    ]
+    if missing:
+        sys.exit(f"prepare.py: {missing[0]} does not exist")
+    args.out.mkdir(parents=True, exist_ok=True)
+    articles = [article for path in args.train for article in articles_of(path)]
+    write(args.out / "train.json", articles)
+    valid = articles_of(args.valid)
+    write(args.out / "valid.json", thinned(valid, args.valid_questions) if args.valid_questions else valid)
+    for name in BPE_FILES:
+        shutil.copyfile(args.bpe / name, args.out / name)
+
+
+def articles_of(path: Path) -> list[Any]:
+    """The articles of a file, made where it holds a list of questions."""
+    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+    with opened as file:
+        content = json.load(file)
+    if isinstance(content, dict):
+        return content["data"]
+    counts: Counter[str] = Counter()
+    paragraphs: dict[str, list[Any]] = {}
+    for number, row in enumerate(content):
+        places = [match.start() for match in re.finditer(re.escape(row["answer"]), row["context"])]
+        counts["taken" if len(places) == 1 else "answer absent" if not places else "answer ambiguous"] += 1
+        if len(places) == 1 and row["answer"]:
+            answer = {"text": row["answer"], "answer_start": places[0]}
+            entry = {"id": f"{path.name}-{number}", "question": row["question"], "answers": [answer]}
+            paragraphs.setdefault(row["context"], []).append(entry)
+    print(f"{path.name}: {', '.join(f'{count} {kind}' for kind, count in counts.most_common())}")
+    return [{"title": path.name, "paragraphs": [{"context": c, "qas": qas} for c, qas in paragraphs.items()]}]
+
+
+def thinned(articles: list[Any], wanted: int) -> list[Any]:
+    """Every n-th question, so that about ``wanted`` are left."""
+    total = sum(len(paragraph["qas"]) for article in articles for paragraph in article["paragraphs"])
+    every = max(total // wanted, 1)
+    number = -1
+    kept = []
+    for article in articles:
+        paragraphs = []
+        for paragraph in article["paragraphs"]:
+            qas = []
+            for entry in paragraph["qas"]:
+                number += 1
+                if number % every == 0:
+                    qas.append(entry)
+            paragraphs.append({"context": paragraph["context"], "qas": qas})
+        kept.append({"title": article.get("title", ""), "paragraphs": paragraphs})
+    return kept
+
+
+def write(path: Path, articles: list[Any]) -> None:
+    """Write to a temporary name, then rename."""
+    questions = sum(len(paragraph["qas"]) for article in articles for paragraph in article["paragraphs"])
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"data": articles}), encoding="utf-8")
+    temporary.replace(path)
+    print(f"{path}: {questions} questions")
+
+
+if __name__ == "__main__":
+    main()
