@@ -2,8 +2,8 @@
 
     python prepare.py --train train-v1.1.json --valid dev-v1.1.json --bpe gpt2_bpe --out data
 
-``--train`` takes several files, SQuAD's own or others of its format, and lists of ``{"context", "question", "answer"}``,
-which do not say where the answer stands: of these, questions whose answer stands in the context exactly once are taken.
+``--train`` takes several files, SQuAD's own or others of its format, and lists of ``{"context", "question", "answer"}``
+which do not say where the answer stands: of these, questions whose answer stands in the context just once are taken.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def main() -> None:
 
 def articles_of(path: Path) -> list[Any]:
     """The articles of a file, made where it holds a list of questions."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
-        content = json.load(file)
+    data = path.read_bytes()
+    content = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
     if isinstance(content, dict):
         return content["data"]
     counts: Counter[str] = Counter()
