@@ -29,8 +29,8 @@ SIZES = [
 ]  # fmt: skip
 LEARNING = [
     "--criterion", "lexico_policy_criterion", "--optimizer", "adam", "--adam-betas", "(0.9, 0.98)",
-    "--clip-norm", "1.0", "--lr-scheduler", "polynomial_decay", "--batch-size", "32", "--batch-size-valid", "32", "--cpu",
-    "--num-workers", "0", "--seed", "1", "--no-epoch-checkpoints", "--no-save-optimizer-state",
+    "--clip-norm", "1.0", "--lr-scheduler", "polynomial_decay", "--batch-size", "16", "--batch-size-valid", "16",
+    "--cpu", "--num-workers", "0", "--seed", "1", "--no-epoch-checkpoints", "--no-save-optimizer-state",
     "--best-checkpoint-metric", "f1", "--maximize-best-checkpoint-metric",
     "--log-format", "json", "--log-interval", "25",
 ]  # fmt: skip
@@ -42,10 +42,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n\n")[0])
     parser.add_argument("--train", nargs="+", required=True, metavar="FILE")
     parser.add_argument("--valid", required=True, metavar="FILE")
-    parser.add_argument("--valid-questions", type=int, default=1000, metavar="N")
+    parser.add_argument("--valid-questions", type=int, default=500, metavar="N")
     parser.add_argument("--bpe", required=True, metavar="DIR")
-    parser.add_argument("--base-updates", type=int, default=500, metavar="N")
-    parser.add_argument("--updates", type=int, default=250, metavar="N", help="of each fine-tuning")
+    parser.add_argument("--base-updates", type=int, default=400, metavar="N")
+    parser.add_argument("--updates", type=int, default=200, metavar="N", help="of each fine-tuning")
     parser.add_argument("--out", type=Path, default=HERE / "output", metavar="DIR")
     args = parser.parse_args()
     stages = Stages(args.out, total=9)
@@ -57,7 +57,7 @@ def main() -> None:
     keep_all = ["--policy-decisions", "keep-all"]
     train(stages, data, "base", args.base_updates, 1e-3, keep_all, after="prepare")
     start = ["--finetune-from-model", str(base)]
-    learned = ["--policy-lr", "2e-3", "--policy-statistics-inputs", "1000"]
+    learned = ["--policy-lr", "4e-3", "--policy-statistics-inputs", "500"]
     train(stages, data, "plain", args.updates, 5e-4, [*start, *keep_all], after="base")
     train(stages, data, "switchable", args.updates, 5e-4, [*start, *learned], after="base")
 
@@ -83,14 +83,8 @@ def train(stages: Stages, data: Path, name: str, updates: int, lr: float, extra:
     """A training run."""
     folder = stages.out / name
     schedule = ["--lr", str(lr), "--warmup-updates", str(updates // 10), "--total-num-update", str(updates)]
-    schedule += [
-        "--max-update",
-        str(updates),
-        "--validate-interval-updates",
-        str(updates),
-        "--validate-interval",
-        "1000",
-    ]
+    schedule += ["--max-update", str(updates), "--validate-interval", "1000"]
+    schedule += ["--validate-interval-updates", str(updates)]
     command = [*MODULE, "train", data, *TASK, *SIZES, *LEARNING, *schedule, *extra, "--save-dir", folder]
     stages.run(name, command, makes=[folder / "checkpoint_last.pt"], after=[after], wipe=[folder])
 

@@ -76,10 +76,9 @@ class OffsetBPE:
             ) from None
         except ValueError as error:
             raise UserError(f"--gpt2-encoder-json {encoder_json}, --gpt2-vocab-bpe {vocab_bpe}: {error}") from None
-        try:
-            self.ids = {token: dictionary.index(str(number)) for token, number in self.bpe.encoder.items()}
         except AttributeError:
             raise UserError(f"--gpt2-encoder-json {encoder_json} is no table of tokens") from None
+        self.ids = {token: dictionary.index(str(number)) for token, number in self.bpe.encoder.items()}
         self.unknown = dictionary.unk()
 
     def encode(self, text: str) -> Tokens:
