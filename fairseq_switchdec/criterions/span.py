@@ -13,6 +13,7 @@ from ..config import LexicoPolicyCriterionConfig
 from ..cost import Geometry, Lengths
 from ..decisions import Decisions
 from ..policy import Chooser
+from ..squad.answers import Scores
 from .objective import Objective, PathLoss
 
 
@@ -42,12 +43,34 @@ def span_scores(model: Any, sample: dict[str, Any], decisions: Any) -> SpanScore
         sample: with ``context``, int64 (B, 2): where the context stands in each input.
     """
     raw, extra = model(**sample["net_input"], decisions=decisions, span_scores=True)
+    return SpanScores(span_log_probs(raw, sample["context"]), extra["decisions"], extra["features"])
+
+
+def span_log_probs(raw: Tensor, context: Tensor) -> Tensor:
+    """Log-probabilities float32 (B, T, 2) of the tokens that may begin or end an answer, from the head's scores.
+
+    Args:
+        context: int64 (B, 2), where the context stands in each input.
+    """
     raw = raw.float().roll(-1, 1)
     places = torch.arange(raw.size(1), device=raw.device)
-    begin, end = sample["context"].unsqueeze(2).unbind(1)
+    begin, end = context.unsqueeze(2).unbind(1)
     open_places = (places >= begin) & (places < end) | (places == 0)
-    scores = F.log_softmax(raw.masked_fill(~open_places.unsqueeze(2), -torch.inf), dim=1)
-    return SpanScores(scores, extra["decisions"], extra["features"])
+    return F.log_softmax(raw.masked_fill(~open_places.unsqueeze(2), -torch.inf), dim=1)
+
+
+def context_places(tokens: Tensor, lengths: Tensor, eos: int) -> Tensor:
+    """Where the context stands in each input, int64 (B, 2): after the question's two ``</s>``, before the last one."""
+    return torch.stack([tokens.eq(eos).long().argmax(1) + 2, lengths - 1], dim=1)
+
+
+def window_scores(context: Tensor, scores: Tensor) -> list[Scores]:
+    """The scores (B, T, 2) of a batch, one `Scores` an input."""
+    values = scores.detach().cpu().numpy()
+    return [
+        Scores(row[begin:end, 0], row[begin:end, 1], float(row[0, 0] + row[0, 1]))
+        for row, (begin, end) in zip(values, context.tolist())
+    ]
 
 
 class SpanObjective(Objective):

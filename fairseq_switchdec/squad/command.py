@@ -22,8 +22,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", required=True, metavar="FILE", help="SQuAD's JSON with the gold answers")
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--predictions", metavar="FILE", help="JSON: an answer for every id, empty = no answer")
-    given.add_argument("--n-best", metavar="FILE", help="the candidates that predict wrote: answers are chosen here")
+    given.add_argument("--predictions", metavar="FILE", help="what predict wrote, or JSON: an answer for every id")
+    given.add_argument(
+        "--n-best", metavar="FILE", help="what predict wrote: answers are chosen anew from its candidates"
+    )
     parser.add_argument(
         "--null-threshold", metavar="X", default="0",
         help="with --n-best and 2.0: no answer is given where its score exceeds the best answer's by more than X; "
@@ -84,32 +86,38 @@ def gold_texts(question: Question) -> tuple[str, ...]:
 
 
 def read_object(flag: str, path: str) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object by ids, or what ``predict`` wrote, its lines by their ids.
 
     Raises:
-        UserError: the file is none.
+        UserError: the file is neither.
     """
     try:
         with open_bytes(path) as file:
-            content = json.loads(file.read())
-    except (ValueError, RecursionError, OSError, EOFError) as error:
-        raise UserError(f"{flag} {path}: not JSON ({error})") from None
+            text = file.read().decode("utf-8")
+        lines = text.splitlines()
+        if lines and lines[0].startswith('{"id":'):
+            return {line["id"]: line for line in map(json.loads, lines)}
+        content = json.loads(text)
+    except (ValueError, KeyError, TypeError, RecursionError, OSError, EOFError) as error:
+        raise UserError(f"{flag} {path}: neither JSON nor what predict writes ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"{flag} {path}: not a JSON object from ids to answers")
     return content
 
 
 def read_predictions(path: str) -> dict[str, str]:
-    """Answers by id.
+    """Answers by id; that to a row with an error is empty.
 
     Raises:
         UserError: the file holds something else.
     """
-    found = read_object("--predictions", path)
-    for identity, answer in found.items():
+    answers = {}
+    for identity, entry in read_object("--predictions", path).items():
+        answer = entry.get("text", "" if "error" in entry else None) if isinstance(entry, dict) else entry
         if not isinstance(answer, str):
-            raise UserError(f"--predictions {path}: the answer to {identity!r} is no text (an n-best file? --n-best)")
-    return found
+            raise UserError(f"--predictions {path}: the answer to {identity!r} is no text")
+        answers[identity] = answer
+    return answers
 
 
 def split_n_best(path: str, entries: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, float]]:
@@ -120,15 +128,14 @@ def split_n_best(path: str, entries: Mapping[str, Any]) -> tuple[dict[str, str],
     """
     answers: dict[str, str] = {}
     odds: dict[str, float] = {}
-    for identity, candidates in entries.items():
+    for identity, entry in entries.items():
         try:
-            texts = {candidate["text"]: float(candidate["score"]) for candidate in reversed(candidates)}
-        except (TypeError, KeyError, ValueError):
-            raise UserError(f"--n-best {path}: the entry {identity!r} is no list of candidates") from None
-        null = texts.pop("", None)
-        answers[identity] = max(texts, key=lambda text: texts[text]) if texts else ""
-        if null is not None:
-            odds[identity] = null - texts[answers[identity]] if texts else float("inf")
+            texts = [one["text"] for one in entry.get("n_best", []) if one["text"]]
+            answers[identity] = texts[0] if texts else ""
+            null_odds = entry.get("null_odds")
+        except (TypeError, KeyError, AttributeError):
+            raise UserError(f"--n-best {path}: the entry {identity!r} is none that predict writes") from None
+        odds[identity] = float("inf") if null_odds is None else float(null_odds)
     return answers, odds
 
 

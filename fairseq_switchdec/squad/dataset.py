@@ -46,7 +46,9 @@ def encode_questions(
         prompt = bpe.encode(question.text).ids
         if len(prompt) > options.question:
             problems(
-                question.row, f"the question has {len(prompt)} tokens and is cut to --squad-question {options.question}"
+                question.row,
+                f"the question has {len(prompt)} tokens and is cut to --squad-question {options.question}",
+                left_out=False,
             )
         span = None
         if question.answers:

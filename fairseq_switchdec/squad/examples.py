@@ -72,7 +72,10 @@ class Problems:
         self.strict = strict
         self.count = 0
 
-    def __call__(self, row: str, message: str) -> None:
+    def __call__(self, row: str, message: str, left_out: bool = True) -> None:
+        """Args:
+        left_out: the row is; otherwise it is used as the message says.
+        """
         self.count += 1
         if self.strict:
             raise UserError(f"{self.path}: {row}: {message}")
@@ -223,7 +226,7 @@ def check(row: str, context: Any, entry: Any, problems: Problems) -> Question | 
             problems(row, f"no {name!r} that is a text: the question is left out")
             return None
         if not value.strip():
-            problems(row, f"an empty {name}" + (": its answer is empty" if name == "context" else ""))
+            problems(row, f"an empty {name}" + (": its answer is empty" if name == "context" else ""), left_out=False)
     impossible = entry.get("is_impossible")
     answers = [] if impossible else check_answers(row, context, entry.get("answers", []), problems)
     return Question(
@@ -234,16 +237,20 @@ def check(row: str, context: Any, entry: Any, problems: Problems) -> Question | 
 def check_answers(row: str, context: str, entries: Any, problems: Problems) -> list[Answer]:
     """The gold answers that stand in the context where they say."""
     if not isinstance(entries, list):
-        problems(row, "'answers' is no list: it is taken as one without answers")
+        problems(row, "'answers' is no list: it is taken as one without answers", left_out=False)
         return []
     answers = []
     for entry in entries:
         text = entry.get("text") if isinstance(entry, dict) else None
         start = entry.get("answer_start") if isinstance(entry, dict) else None
         if not isinstance(text, str) or not isinstance(start, int) or isinstance(start, bool) or not text:
-            problems(row, "an answer without 'text' or 'answer_start': that answer is left out")
+            problems(row, "an answer without 'text' or 'answer_start': that answer is left out", left_out=False)
         elif start < 0 or context[start : start + len(text)] != text:
-            problems(row, f"the answer {shorten(text)!r} is not at character {start} of its context: it is left out")
+            problems(
+                row,
+                f"the answer {shorten(text)!r} is not at character {start} of its context: that answer is left out",
+                left_out=False,
+            )
         else:
             answers.append(Answer(text, start))
     return answers

@@ -11,6 +11,7 @@ are dropped from the encoder's states only, so every word keeps a state to be sc
 from __future__ import annotations
 
 import logging
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..config import LexicoPolicyCriterionConfig, SwitchableSquadConfig, check_choice, check_range
-from ..criterions.span import SpanObjective
+from ..criterions.span import SpanObjective, window_scores
 from ..errors import UserError
+from ..predict.squad import OPTIONS, SquadPredictor, add_predict_args
 from ..squad.answers import AnswerOptions, Prediction, Scores, predict
 from ..squad.command import gold_texts
 from ..squad.dataset import Encoded, SpanDataset, encode_questions
@@ -50,14 +52,23 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
     def __init__(self, cfg: SwitchableSquadConfig, dictionary: Dictionary):
         super().__init__(cfg)
         self.set_up_switching(cfg)
+        self.dictionary = dictionary
+        self.check()
+        self.tokenizer: OffsetBPE | None = None
+        self.objective: SpanObjective | None = None
+
+    def check(self) -> None:
+        """Refuse options that cannot be meant.
+
+        Raises:
+            UserError: naming the flag.
+        """
+        cfg = self.cfg
         check_choice("squad_version", cfg.squad_version, VERSIONS)
         for name in ("squad_longest_answer", "squad_n_best"):
             check_range(name, getattr(cfg, name), "1 or more", lambda value: value >= 1)
         self.windows = WindowOptions(cfg.squad_window, cfg.squad_stride, cfg.squad_question)
         self.windows.check()
-        self.dictionary = dictionary
-        self.tokenizer: OffsetBPE | None = None
-        self.objective: SpanObjective | None = None
 
     @classmethod
     def setup_task(cls, cfg: SwitchableSquadConfig, **kwargs: Any) -> SwitchableSquadTask:
@@ -164,6 +175,21 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
         self.objective = SpanObjective(options)
         return self.objective
 
+    # --- prediction ---
+
+    @staticmethod
+    def add_predict_args(parser: ArgumentParser) -> None:
+        """Options of ``predict`` for this task."""
+        add_predict_args(parser)
+
+    def build_predictor(self, args: Any, model: Any) -> SquadPredictor:
+        """What ``predict`` runs."""
+        for name in (*OPTIONS, "gpt2_encoder_json", "gpt2_vocab_bpe"):
+            if getattr(args, name) is not None:
+                setattr(self.cfg, name, getattr(args, name))
+        self.check()
+        return SquadPredictor(self, args, model)
+
     # --- validation ---
 
     def validation_log(self, sample: Any, model: Any) -> dict[str, Any]:
@@ -180,7 +206,7 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
     def score_batch(self, sample: Any, scores: Tensor) -> list[tuple[float, float]]:
         """Exact match and F1 of every question of a validation batch."""
         version2 = sample["version2"]
-        parts = iter(window_scores(sample, scores))
+        parts = iter(window_scores(sample["context"], scores))
         results = []
         for one in sample["questions"]:
             answer = self.answer(one, [next(parts) for _ in one.windows], version2).text
@@ -201,12 +227,3 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
             for name in ("em", "f1", "keep_all_em", "keep_all_f1"):
                 total = float(utils.item(sum(log.get(f"_{name}", 0) for log in logging_outputs)))
                 metrics.log_scalar(name, total / float(questions), float(questions), round=3)
-
-
-def window_scores(sample: Any, scores: Tensor) -> list[Scores]:
-    """The scores (B, T, 2) of a batch, one `Scores` an input."""
-    found = []
-    values = scores.detach().cpu().numpy()
-    for row, (begin, end) in zip(values, sample["context"].tolist()):
-        found.append(Scores(row[begin:end, 0], row[begin:end, 1], float(row[0, 0] + row[0, 1])))
-    return found
