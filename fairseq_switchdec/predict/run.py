@@ -107,7 +107,8 @@ class Runner:
                 raise RowError(row.reason)
             return self.predictor.encode(row)
         except RowError as error:
-            place = f"{self.args.input}, line {row.line} ({self.predictor.unit} {row.index}): {error}"
+            where = getattr(row, "place", f"line {row.line}")  # a file that is one document has no lines
+            place = f"{self.args.input}, {where} ({self.predictor.unit} {row.index}): {error}"
             if self.args.strict:
                 raise BadRowError(place) from None
             logger.warning("%s; it is not predicted", place)

@@ -36,6 +36,13 @@ class Row:
     question: Question
 
 
+@dataclass(frozen=True)
+class UnusableRow(Unusable):
+    """A row that is no question, with its place in the file."""
+
+    place: str
+
+
 class Told(Problems):
     """Keeps problems that cost a row, for the runner to tell in their place; warns of the others."""
 
@@ -66,7 +73,7 @@ class SquadPredictor:
 
     A line is ``{"id", "text", "start", "end", "null_odds", "n_best"}``: the answer (empty: none), its characters in the
     context, the score of no answer less the best answer's, and the candidates. A row that cannot be read is
-    ``{"id", "error"}``.
+    ``{"id", "row", "error"}``.
 
     Args:
         task: `SwitchableSquadTask`.
@@ -95,7 +102,7 @@ class SquadPredictor:
             question = next(questions, None)
             for place, message in self.problems.found:
                 number += 1
-                yield Unusable(number, place, message)
+                yield UnusableRow(number, place, message, place)
             self.problems.found.clear()
             if question is None:
                 return
@@ -143,7 +150,7 @@ class SquadPredictor:
 
     def write_bad(self, row: Any, reason: str) -> str:
         """A line that keeps the row's place."""
-        return json.dumps({"id": row.index, "error": reason}) + "\n"
+        return json.dumps({"id": row.index, "row": row.place, "error": reason}) + "\n"
 
 
 def finite(value: float) -> float | None:
