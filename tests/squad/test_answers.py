@@ -60,8 +60,9 @@ def test_one_window_or_several_choose_alike() -> None:
 
 
 def test_the_n_best_list() -> None:
-    found = predict("a a b", Tokens(np.arange(3), np.array([0, 2, 4]), np.array([1, 3, 5])), [Window(0, 3, 0, 3)],
-                    [Scores(np.array([0.0, 2.0, 1.0]), np.array([0.0, 2.0, 1.0]), 0.0)], AnswerOptions(1, 20, 0.0))  # fmt: skip
+    tokens = Tokens(np.arange(3), np.array([0, 2, 4]), np.array([1, 3, 5]))
+    given = Scores(np.array([0.0, 2.0, 1.0]), np.array([0.0, 2.0, 1.0]), 0.0)
+    found = predict("a a b", tokens, [Window(0, 3, 0, 3)], [given], AnswerOptions(1, 20, 0.0))
     assert [(one.text, one.start, one.score) for one in found.candidates] == [
         ("a", 2, 4.0),
         ("b", 4, 2.0),
