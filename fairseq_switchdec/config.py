@@ -159,8 +159,6 @@ class SquadOptions(FairseqDataclass):
     squad_version: str = option(
         "auto", "1.1: every question has an answer; 2.0: some have none; auto: as the data says"
     )
-    gpt2_encoder_json: Optional[str] = option(None, "encoder.json of the BPE (default: the one in the data folder)")
-    gpt2_vocab_bpe: Optional[str] = option(None, "vocab.bpe of the BPE (default: the one in the data folder)")
 
 
 @dataclass
@@ -203,6 +201,8 @@ class SwitchableSquadConfig(SwitchOptions, SquadOptions):
         default=MISSING,
         metadata={"help": "folder of dict.txt, train.json and valid.json (SQuAD's format), encoder.json and vocab.bpe"},
     )
+    gpt2_encoder_json: Optional[str] = option(None, "encoder.json of the BPE (default: the one in the data folder)")
+    gpt2_vocab_bpe: Optional[str] = option(None, "vocab.bpe of the BPE (default: the one in the data folder)")
 
 
 @dataclass

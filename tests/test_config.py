@@ -15,6 +15,7 @@ from fairseq_switchdec.config import (
     LearningOptions,
     LexicoPolicyCriterionConfig,
     RunOptions,
+    SquadOptions,
     SwitchableTaskConfig,
     SwitchConfig,
     build_rule,
@@ -158,7 +159,9 @@ def test_split_names() -> None:
 
 def our_fields(part: type) -> list[str]:
     return [
-        item.name for item in dataclasses.fields(part) if item.name.startswith(("switch_", "policy_", "eval_rouge"))
+        item.name
+        for item in dataclasses.fields(part)
+        if item.name.startswith(("switch_", "policy_", "eval_rouge", "squad_"))
     ]
 
 
@@ -173,7 +176,7 @@ def test_table_has_every_option_once() -> None:
 
 
 def test_every_option_belongs_to_one_group_of_fairseqs() -> None:
-    parts = [our_fields(part) for part in (DecisionOptions, LearningOptions, RunOptions)]
+    parts = [our_fields(part) for part in (DecisionOptions, LearningOptions, RunOptions, SquadOptions)]
     together = list(itertools.chain.from_iterable(parts))
     assert sorted(together) == sorted(our_fields(SwitchConfig))
     assert len(set(together)) == len(together)
