@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .memory import keep_freed_memory
 
 #: ``--switch-precision``.
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -221,6 +222,8 @@ class PackableModel(nn.Module):
             raise UserError(f"--switch-precision {precision} is for float32 models on the CPU: on a GPU use --fp16")
         for module in self._packing():
             module.pack(precision)
+        if weight.device.type == "cpu":
+            keep_freed_memory()
         self.packed = precision
 
     def unpack(self) -> None:

@@ -1,0 +1,51 @@
+"""Memory that is freed stays with the process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fairseq_switchdec.modules.memory import VARIABLES
+
+PROGRAM = """
+import resource
+import torch
+from fairseq_switchdec.modules.memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        hidden = torch.zeros(1024, 4096)
+        hidden = torch.zeros(1024, 4096) + hidden  # several are alive at once, as in a layer
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+usual = faults()
+print(keep_freed_memory(), usual, (faults(), faults())[1])
+"""
+
+
+def run(**environment: str) -> list[str]:
+    clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()), reason="not glibc")
+def test_freed_memory_is_used_again():
+    kept, usual, after = run()
+    assert kept == "True"
+    assert int(usual) > 4096  # a tensor's pages: the system gave them anew at least once
+    assert int(after) < 100
+
+
+def test_what_the_user_has_set_is_left_alone():
+    assert run(MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"
