@@ -104,7 +104,7 @@ def test_both_finetunings_differ_in_the_policy_alone(example, monkeypatch: pytes
     ours = {name for name in switchable if name.startswith(("policy_", "switch_", "eval_rouge"))}
     differing = {name for name in plain if plain[name] != switchable[name]}
     assert differing == {"user_dir", "task", "arch", "criterion"}
-    criterion = {"label_smoothing", "classification_head_name", "regression_target"}  # what other tasks are trained with
+    criterion = {"label_smoothing", "classification_head_name", "regression_target"}  # of all tasks
     assert switchable.keys() - plain.keys() - ours == criterion
 
 
