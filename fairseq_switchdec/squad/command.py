@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import check_writable, write_text
 from .evaluate import Threshold, best_threshold, summary
-from .examples import Problems, Question, open_bytes, read_questions
+from .examples import Problems, open_bytes, read_questions
 
 TUNE = "tune"
 
@@ -73,16 +73,11 @@ def read_golds(path: str) -> tuple[dict[str, tuple[str, ...]], bool]:
     """
     golds, version2 = {}, False
     for question in read_questions(path, Problems(path)):
-        golds[question.id] = gold_texts(question)
+        golds[question.id] = question.golds
         version2 |= question.impossible is not None
     if not golds:
         raise UserError(f"--data {path} holds no question")
     return golds, version2
-
-
-def gold_texts(question: Question) -> tuple[str, ...]:
-    """What a question's golds say."""
-    return () if question.impossible else tuple(answer.text for answer in question.answers)
 
 
 def read_object(flag: str, path: str) -> dict[str, Any]:
@@ -133,9 +128,9 @@ def split_n_best(path: str, entries: Mapping[str, Any]) -> tuple[dict[str, str],
             texts = [one["text"] for one in entry.get("n_best", []) if one["text"]]
             answers[identity] = texts[0] if texts else ""
             null_odds = entry.get("null_odds")
-        except (TypeError, KeyError, AttributeError):
+            odds[identity] = float("inf") if null_odds is None else float(null_odds)
+        except (TypeError, KeyError, AttributeError, ValueError):
             raise UserError(f"--n-best {path}: the entry {identity!r} is none that predict writes") from None
-        odds[identity] = float("inf") if null_odds is None else float(null_odds)
     return answers, odds
 
 

@@ -60,6 +60,8 @@ def score_one(prediction: str, answers: Sequence[str], *, version2: bool) -> tup
     golds: Sequence[str] = answers
     if version2:
         golds = [answer for answer in answers if normalize(answer)] or [""]
+    if not golds:  # 1.1's script has no rule for this
+        return 0.0, 0.0
     exact = max(exact_match(prediction, gold) for gold in golds)
     return exact, max(f1(prediction, gold, null_counts=version2) for gold in golds)
 

@@ -11,6 +11,7 @@ import gzip
 import json
 import logging
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Question:
         row: where it stands in its file, for messages.
         context: one object for all questions of a paragraph.
         answers: the gold answers that hold; none where they are unknown.
+        golds: what all gold answers say, wherever they stand: what SQuAD's scripts score by.
         impossible: 2.0's questions that the context does not answer; None where that is unknown.
     """
 
@@ -49,6 +51,7 @@ class Question:
     context: str
     answers: tuple[Answer, ...] = ()
     impossible: bool | None = None
+    golds: tuple[str, ...] = ()
 
     @property
     def trainable(self) -> bool:
@@ -132,7 +135,7 @@ def read_lines(path: str, problems: Problems) -> Iterator[tuple[str, Any, Any]]:
                     problems(row, f"malformed JSON ({error}): the line is left out")
                     continue
                 yield row, entry.get("context") if isinstance(entry, dict) else None, entry
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path} cannot be read: {error}") from None
 
 
@@ -141,7 +144,7 @@ def read_document(path: str, problems: Problems) -> Iterator[tuple[str, Any, Any
     try:
         with open_bytes(path) as file:
             text = file.read().decode("utf-8-sig")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): convert it, or name another file") from None
@@ -229,9 +232,15 @@ def check(row: str, context: Any, entry: Any, problems: Problems) -> Question | 
             problems(row, f"an empty {name}" + (": its answer is empty" if name == "context" else ""), left_out=False)
     impossible = entry.get("is_impossible")
     answers = [] if impossible else check_answers(row, context, entry.get("answers", []), problems)
-    return Question(
-        identity, row, cast(str, text), context, tuple(answers), None if impossible is None else bool(impossible)
-    )
+    golds = () if impossible else gold_texts(entry.get("answers", []))
+    known = None if impossible is None else bool(impossible)
+    return Question(identity, row, cast(str, text), context, tuple(answers), known, golds)
+
+
+def gold_texts(entries: Any) -> tuple[str, ...]:
+    """The texts of a row's answers."""
+    texts = [entry.get("text") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return tuple(text for text in texts if isinstance(text, str))
 
 
 def check_answers(row: str, context: str, entries: Any, problems: Problems) -> list[Answer]:

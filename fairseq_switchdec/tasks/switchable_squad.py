@@ -28,7 +28,6 @@ from ..criterions.span import SpanObjective, window_scores
 from ..errors import UserError
 from ..predict.squad import OPTIONS, SquadPredictor, add_predict_args
 from ..squad.answers import AnswerOptions, Prediction, Scores, predict
-from ..squad.command import gold_texts
 from ..squad.dataset import Encoded, SpanDataset, encode_questions
 from ..squad.evaluate import score_one
 from ..squad.examples import Problems, read_questions
@@ -210,7 +209,7 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
         results = []
         for one in sample["questions"]:
             answer = self.answer(one, [next(parts) for _ in one.windows], version2).text
-            results.append(score_one(answer, gold_texts(one.question), version2=version2))
+            results.append(score_one(answer, one.question.golds, version2=version2))
         return results
 
     def answer(self, one: Encoded, scores: Sequence[Scores], version2: bool) -> Prediction:

@@ -9,7 +9,8 @@ import pytest
 from squad_support import make_document, write_json
 from support import run_command
 
-from fairseq_switchdec.squad.command import choose, read_golds, read_predictions
+from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.squad.command import choose, read_golds, read_predictions, split_n_best
 from fairseq_switchdec.squad.evaluate import best_threshold, normalize, score_one, summary
 
 GOLDS = {"a": ("the Red House", "house"), "b": (), "c": ("blue",)}
@@ -101,3 +102,23 @@ def test_the_command(tmp_path: Path) -> None:
     assert json.loads(figures.read_text())["exact"] == 100
     refused = run_command("squad-score", *common, "--n-best", data, check=False)
     assert refused.returncode == 1 and "--n-best" in refused.stdout and "Traceback" not in refused.stdout
+
+
+def test_golds_count_wherever_they_stand(tmp_path: Path) -> None:
+    """SQuAD's scripts do not look at ``answer_start``."""
+    entries = [
+        {"id": "moved", "question": "q", "answers": [{"text": "red", "answer_start": 0}]},
+        {"id": "two", "question": "q", "answers": [{"text": "red", "answer_start": 13}, {"text": "a hue"}]},
+        {"id": "none", "question": "q", "answers": []},
+    ]
+    paragraph = {"context": "The house is red.", "qas": entries}
+    golds, version2 = read_golds(str(write_json(tmp_path / "data.json", {"data": [{"paragraphs": [paragraph]}]})))
+    assert golds == {"moved": ("red",), "two": ("red", "a hue"), "none": ()} and not version2
+    found = summary(golds, {"moved": "red", "two": "hue", "none": "red"}, version2=False)
+    assert found["exact"] == pytest.approx(200 / 3) and found["total"] == 3
+
+
+def test_odds_that_are_no_number(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "n_best.json", {})
+    with pytest.raises(UserError, match="the entry 'a' is none that predict writes"):
+        split_n_best(str(path), {"a": {"n_best": [], "null_odds": "x"}})
