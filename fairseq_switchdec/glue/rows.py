@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Union
@@ -53,7 +54,7 @@ def read_rows(path: str, task: GlueTask) -> Iterator[Union[Row, BadRow]]:
     try:
         with open_bytes(path) as file:
             yield from json_rows(file, task) if name.endswith(".jsonl") else tsv_rows(file, task, path)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -122,6 +123,8 @@ def json_rows(file: Any, task: GlueTask) -> Iterator[Union[Row, BadRow]]:
 
 def checked(line: int, index: str, texts: tuple[str, ...], label: str | None, task: GlueTask) -> Union[Row, BadRow]:
     """The row, unless a text is empty or the label unknown."""
+    if not all(map(is_text, (index, *texts, label or ""))):
+        return BadRow(line, index if is_text(index) else str(line), "half a surrogate pair, which is no character")
     for name, text in zip(task.columns, texts):
         if not text.strip():
             return BadRow(line, index, f"{name} is empty")
@@ -133,6 +136,15 @@ def checked(line: int, index: str, texts: tuple[str, ...], label: str | None, ta
     if label is not None and not task.labels and not is_score(label):
         return BadRow(line, index, f"score {label!r} is no number from 0 to 5")
     return Row(line, index, texts, label)
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written: JSON's escapes can name what is no character."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_score(text: str) -> bool:

@@ -94,7 +94,8 @@ class Journal:
         """Give the output its name. Killed within, the run starts over, or has its output."""
         self.close()
         for name in (self.journal, self.report):
-            os.unlink(name)
+            if os.path.exists(name):  # of no rows there is no journal
+                os.unlink(name)
         os.replace(self.partial, self.path)
 
     def discard(self) -> None:

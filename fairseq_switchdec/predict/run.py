@@ -204,6 +204,9 @@ def file_digest(path: str) -> tuple[str, int]:
         UserError: it cannot be read.
     """
     found, lines = hashlib.blake2b(digest_size=16), 0
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a folder" if os.path.isdir(path) else "a pipe or a device"
+        raise UserError(f"--input {path} is {what}: name a file, which is read twice, and again where a run goes on")
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..config import SquadOptions
 from ..cost import Geometry
 from ..criterions.span import context_places, span_geometry, span_log_probs, window_scores
+from ..errors import UserError
 from ..squad import dataset
 from ..squad.answers import Scores
 from ..squad.examples import Problems, Question, read_questions
@@ -78,12 +79,17 @@ class SquadPredictor:
     Args:
         task: `SwitchableSquadTask`.
         args: the command's options.
+
+    Raises:
+        UserError: the model is of another task.
     """
 
     unit = "question"
     rows_are_lines = False
 
     def __init__(self, task: Any, args: Namespace, model: Any):
+        if not any(name.startswith("span_head.") for name in args.weights):
+            raise UserError(f"--path {args.path} has no span head: name a model trained with --task switchable_squad")
         self.task, self.args = task, args
         self.bpe = task.bpe()
         self.version2 = task.cfg.squad_version == "2.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -245,6 +246,26 @@ def test_bad_rows_are_told_and_the_rest_predicted(monkeypatch, classifier, bpe, 
     with pytest.raises(SystemExit, match=r"rows.tsv, line 3 \(row 1\): label '7' .* \(--strict\)"):
         predict(monkeypatch, classifier, bpe, source, tmp_path / "strict.jsonl", "--strict")
     assert not list(tmp_path.glob("strict*"))
+
+
+def test_half_a_character_costs_its_row_only(monkeypatch, classifier, bpe, tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"sentence": "a \\ud800"}\n{"sentence": "fine"}\n{"index": "\\ud800", "sentence": "fine"}\n')
+    lines = predict(monkeypatch, classifier, bpe, source, tmp_path / "out.jsonl")
+    assert [line.get("error", "")[:21] for line in lines] == ["half a surrogate pair", "", "half a surrogate pair"]
+
+
+def test_a_file_without_rows_gives_an_output_without_lines(monkeypatch, classifier, bpe, tmp_path):
+    source, output = tmp_path / "rows.tsv", tmp_path / "out.jsonl"
+    source.write_text("sentence\tlabel\n")
+    assert predict(monkeypatch, classifier, bpe, source, output) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rows.tsv"]
+
+
+def test_a_pipe_is_refused(monkeypatch, classifier, bpe, tmp_path):
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(SystemExit, match="is a pipe or a device: name a file"):
+        predict(monkeypatch, classifier, bpe, tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
 
 
 @pytest.mark.parametrize(

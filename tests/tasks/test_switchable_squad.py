@@ -24,6 +24,7 @@ from fairseq_switchdec.criterions.span import SpanObjective, context_places, spa
 from fairseq_switchdec.decisions import Decisions
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.models.switchable_bart import switchable_bart_base
+from fairseq_switchdec.predict import command
 from fairseq_switchdec.squad.dataset import SpanDataset
 from fairseq_switchdec.tasks.switchable_squad import SwitchableSquadTask
 
@@ -208,6 +209,20 @@ def test_validation_and_prediction_agree(trained: SimpleNamespace, tmp_path: Pat
     assert float(figures["valid_f1"]) == pytest.approx(score["f1"], abs=1e-3)
     cost = json.loads(report.read_text())
     assert cost["cost"] == pytest.approx(float(figures["valid_cost"]), abs=1e-4) and cost["inputs"] > 18
+
+
+def test_a_checkpoint_without_a_span_head_is_refused(
+    trained: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(trained.path))
+    for name in [name for name in state["model"] if name.startswith("span_head.")]:
+        del state["model"][name]
+    torch.save(state, tmp_path / "headless.pt")
+    words = ["predict", "--task", "switchable_squad", "--path", tmp_path / "headless.pt", "--cpu"]
+    words += ["--input", trained.data / "valid.json.gz", "--output", tmp_path / "out.jsonl"]
+    monkeypatch.setattr("sys.argv", list(map(str, words)))
+    with pytest.raises(UserError, match="headless.pt has no span head: name a model trained with"):
+        command.cli_main()
 
 
 def test_bad_rows_are_told_and_the_rest_is_predicted(trained: SimpleNamespace, tmp_path: Path) -> None:
