@@ -68,6 +68,24 @@ def test_the_moving_average_has_a_policy(corpus: Path, tmp_path: Path, flags: tu
     assert [key for key in models[0] if not torch.equal(models[0][key], models[1][key])] == []
 
 
+@pytest.mark.parametrize("flags", [(), ("--ema-fp32",)])
+def test_the_moving_average_begins_at_a_checkpoint_without_one(
+    corpus: Path, stock_checkpoint: Path, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    """fairseq's own way from a plain BART ends in "KeyError: 'model'"."""
+    flags = ("--store-ema", "--ema-decay", "0.75", *flags)
+    run = Training(corpus, tmp_path, "--finetune-from-model", stock_checkpoint, *flags, load=True)
+    begun = run.state()
+    average = run.trainer.ema.get_model()
+    assert [key for key, value in average.state_dict().items() if not torch.equal(value, begun[key])] == []
+    run.update(0)
+    name = "decoder.layers.1.fc1.weight"
+    assert_close(average.state_dict()[name], 0.75 * begun[name] + 0.25 * run.state()[name])
+    run.save()
+    resumed = Training(corpus, tmp_path, "--finetune-from-model", stock_checkpoint, *flags, load=True)
+    assert torch.equal(resumed.trainer.ema.get_model().state_dict()[name], average.state_dict()[name])
+
+
 def test_fine_tuning_starts_from_the_policy_and_resumes_itself(corpus: Path, tmp_path: Path) -> None:
     trained = Training(corpus, tmp_path / "trained", "--policy-statistics-inputs", 12)
     for index in range(3):

@@ -7,6 +7,7 @@ What each module mends, and for which versions:
     typing_io          Python >= 3.13 lacks a module that hydra 1.0 and its parser import
     checkpoints        torch >= 2.6 refuses fairseq's checkpoints; torch < 2.6 would execute whatever they hold
     atomic_copy        a kill while fairseq copies a checkpoint leaves half a checkpoint_last.pt
+    ema_start          --store-ema fails where the checkpoint to start from has no EMA
     reading_ahead      an exit while fairseq reads batches ahead aborts the process
     encoder_fastpath   torch >= 1.13 asks for an argument that fairseq's stock transformer does not give
     numpy_names        numpy >= 1.24 lacks names that fairseq's data sets use
@@ -33,6 +34,7 @@ def install() -> None:
     from fairseq_switchdec.compat import (
         atomic_copy,
         checkpoints,
+        ema_start,
         encoder_fastpath,
         hydra_plugins,
         mutable_defaults,
@@ -54,6 +56,7 @@ def install() -> None:
         mutable_defaults.register(hooks, "fairseq")
         checkpoints.register(hooks)
         atomic_copy.register(hooks)
+        ema_start.register(hooks)
         reading_ahead.register(hooks)
         encoder_fastpath.register(hooks)
         numpy_names.register(hooks)
