@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu, load_model_ensemble
+from fairseq.dataclass.configs import CheckpointConfig
 from in_process import Training
 from torch.testing import assert_close
+
+from fairseq_switchdec.errors import UserError
 
 
 def average(paths: list[Path], target: Path) -> None:
@@ -104,6 +108,20 @@ def test_fine_tuning_starts_from_the_policy_and_resumes_itself(corpus: Path, tmp
     for run in (tuning, resumed):
         run.update(1)
     assert [name for name, value in tuning.state().items() if not torch.equal(value, resumed.state()[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, r"--finetune-from-model nothing\.pt does not exist$"),
+        ({"reset_optimizer": True}, r"--finetune-from-model can not be set together with .*reset_dataloader$"),
+    ],
+)
+def test_a_wrong_start_is_said_without_a_traceback(tmp_path: Path, changes: dict[str, bool], message: str) -> None:
+    cfg = CheckpointConfig(save_dir=str(tmp_path), finetune_from_model="nothing.pt", **changes)
+    trainer = SimpleNamespace(checkpoint_suffix="", data_parallel_rank=0, should_save_checkpoint_on_current_rank=True)
+    with pytest.raises(UserError, match=message):
+        checkpoint_utils.load_checkpoint(cfg, trainer)
 
 
 def test_a_copy_of_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ def register(hooks: ImportHooks) -> None:
     """Mend ``torch.load`` as two modules of fairseq see it, and what a file that cannot be opened is met with."""
     hooks.after("fairseq.checkpoint_utils", functools.partial(_replace_load, load=load_checkpoint))
     hooks.after("fairseq.checkpoint_utils", _name_files)
+    hooks.after("fairseq.checkpoint_utils", _say_mistakes)
     hooks.after("fairseq.distributed.utils", functools.partial(_replace_load, load=_restricted_load))
 
 
@@ -49,6 +50,23 @@ def _name_files(checkpoint_utils: ModuleType) -> None:
 
     for name in ("load_checkpoint_to_cpu", "load_model_ensemble_and_task"):
         setattr(checkpoint_utils, name, named(getattr(checkpoint_utils, name)))
+
+
+def _say_mistakes(checkpoint_utils: ModuleType) -> None:
+    """What fairseq-train finds wrong about the checkpoint to start from: its message without the traceback."""
+    stock = checkpoint_utils.load_checkpoint
+
+    @functools.wraps(stock)
+    def load_checkpoint(*args, **kwargs):
+        try:
+            return stock(*args, **kwargs)
+        except (ValueError, AssertionError) as error:
+            message = str(error).partition(": {")[0]  # all options follow
+            if message.startswith(("--finetune-from-model", "Criterion does not match", "Optimizer does not match")):
+                raise UserError(message) from error
+            raise
+
+    checkpoint_utils.load_checkpoint = load_checkpoint
 
 
 def load_checkpoint(file: io.BufferedReader, map_location=None) -> dict:
