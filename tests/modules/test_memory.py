@@ -19,13 +19,11 @@ from fairseq_switchdec.modules.memory import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        hidden = torch.zeros(1024, 4096)
-        hidden = torch.zeros(1024, 4096) + hidden  # several are alive at once, as in a layer
+        [torch.ones(7 << 20) for _ in range(4)]  # of 28 MB: together more than glibc keeps by itself
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults()
-usual = faults()
-print(keep_freed_memory(), usual, (faults(), faults())[1])
+print(keep_freed_memory(), (faults(), faults())[1])
 """
 
 
@@ -41,10 +39,9 @@ def run(**environment: str) -> list[str]:
 
 @pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()), reason="not glibc")
 def test_freed_memory_is_used_again():
-    kept, usual, after = run()
+    kept, faults = run()
     assert kept == "True"
-    assert int(usual) > 4096  # a tensor's pages: the system gave them anew at least once
-    assert int(after) < 100
+    assert int(faults) < 100  # without it 500,000 in most runs
 
 
 def test_what_the_user_has_set_is_left_alone():
