@@ -80,9 +80,16 @@ def check_bpe(folder: Path) -> None:
 
 
 def count_lines(path: Path) -> int:
-    """Lines as `read` yields them."""
+    """Lines as `read` yields them.
+
+    Raises:
+        UserError: the text is not UTF-8.
+    """
     with path.open(encoding="utf-8", newline="\n") as file:
-        return sum(1 for _ in file)
+        try:
+            return sum(1 for _ in file)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 ({error.reason}): convert it") from None
 
 
 def read(path: Path) -> Iterator[list[str]]:

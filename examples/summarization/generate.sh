@@ -31,7 +31,7 @@ inputs=("$checkpoint" "$bin/prepared.txt")
 
 if [ "$shards" = 1 ]; then
     command+=(--results-path "$out")
-    if is_done "$marker" "${command[*]}" "${inputs[@]}"; then
+    if is_done "$marker" "${command[*]}" "${inputs[@]}" && [ -f "$out/generate-test.txt" ] && [ -f "$out/report.json" ]; then
         echo "$out: done before, kept"
         exit
     fi
@@ -44,7 +44,7 @@ fi
 
 IFS=, read -ra devices <<< "${CUDA_VISIBLE_DEVICES:-$(seq -s , 0 $((shards - 1)))}"
 [ "${#devices[@]}" -ge "$shards" ] || fail "SHARDS=$shards, but CUDA_VISIBLE_DEVICES names ${#devices[@]} GPUs"
-rm -f "$marker"
+rm -f "$marker" "$out/report.json"  # evaluate.sh must not find the report of another run
 folders=() running=() failed=()
 trap 'kill "${running[@]}" 2> /dev/null; exit 130' INT TERM
 for ((i = 0; i < shards; i++)); do
@@ -52,7 +52,8 @@ for ((i = 0; i < shards; i++)); do
     folders+=("$folder")
     own=("${command[@]}" --num-shards "$shards" --shard-id "$i" --results-path "$folder")
     running+=("")
-    if is_done "$folder/finished.txt" "${own[*]}" "${inputs[@]}"; then
+    if is_done "$folder/finished.txt" "${own[*]}" "${inputs[@]}" && [ -f "$folder/generate-test.txt" ] &&
+        [ -f "$out/report.shard-$i-of-$shards.json" ]; then
         echo "$folder: done before, kept"
         continue
     fi

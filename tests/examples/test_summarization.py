@@ -43,7 +43,11 @@ mv "$RECORDS/$$.new" "$RECORDS/$(date +%s%N).$$"
 for word; do
     case "$previous" in --destdir | --results-path) mkdir -p "$word" ;; esac
     [ "$previous" != --results-path ] || echo end > "$word/generate-test.txt"
-    [ "$previous" != --shard-id ] || [ "$word" != "${FAILS:-none}" ] || exit 1
+    [ "$previous" != --num-shards ] || shards="$word"
+    if [ "$previous" = --shard-id ]; then
+        [ "$word" != "${FAILS:-none}" ] || exit 1
+        touch "out/report.shard-$word-of-$shards.json"
+    fi
     previous="$word"
 done
 """
@@ -229,6 +233,9 @@ def test_texts_are_checked_before_they_are_encoded(tmp_path):
     write_lines(tmp_path / "val.target", ["one"])
     with pytest.raises(UserError, match=r"val\.source has 2 lines, .*val\.target 1: they must be in step"):
         encode.find(tmp_path, ["valid"])
+    (tmp_path / "val.target").write_bytes(b"caf\xe9\n" * 2)
+    with pytest.raises(UserError, match=r"val\.target is not UTF-8"):
+        encode.find(tmp_path, ["valid"])
 
 
 # --- going on ---
@@ -248,6 +255,8 @@ def test_generation_is_kept_until_something_changes(recipe, folder):
     assert len(recipe("generate", *GENERATE, "--fp16").commands) == 1
     os.utime(folder / "start.pt", (time.time() + 5, time.time() + 5))
     assert len(recipe("generate", *GENERATE, "--fp16").commands) == 1
+    (folder / "out" / "report.json").unlink()  # by the user
+    assert len(recipe("generate", *GENERATE, "--fp16").commands) == 1
 
 
 def test_shards(recipe, folder):
@@ -261,6 +270,9 @@ def test_shards(recipe, folder):
     assert again[0] == "5" and again[again.index("--results-path") + 1] == "out/shard-1-of-3"
     assert merging[1:6] == ["-m", "fairseq_switchdec", "report", "merge", "out/report.json"]
     assert (folder / "out" / "generate-test.txt").read_text() == "end\n" * 3
+    assert not (folder / "out" / "report.json").exists()  # that of another run is not left for evaluate.sh
+    (folder / "out" / "report.shard-2-of-3.json").unlink()
+    assert [words[0] for words in recipe("generate", *GENERATE, **shards).commands][:-1] == ["7"]
     result = recipe("generate", *GENERATE, check=False, SHARDS="3", CUDA_VISIBLE_DEVICES="0")
     assert result.status == 1 and "SHARDS=3, but CUDA_VISIBLE_DEVICES names 1 GPUs" in result.output
 
