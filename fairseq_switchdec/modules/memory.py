@@ -9,8 +9,8 @@ import sys
 #: glibc's ``mallopt`` options, and the environment's way to set them, which is left to have its way.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
-#: Bytes. The second is the most that older releases of glibc take.
-LARGE, LARGEST_BEFORE = 1 << 30, 32 << 20
+#: Bytes. The first is the most that mallopt can say, the second the most that older releases of glibc take.
+LARGE, LARGEST_BEFORE = (1 << 31) - 1, 32 << 20
 
 
 def keep_freed_memory() -> bool:
