@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..decisions import Decisions
 from .attention import Attention
-from .ragged import PIECE, Ragged
+from .ragged import Ragged
 
 #: Positions of all hypotheses that a pool has slots for at first.
 POSITIONS = 32
@@ -98,30 +98,6 @@ class Pool:
             self.buffer = self.buffer.index_select(0, rows)
 
 
-def project(attention: Attention, source: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values, (n, H, width, D / H), of encoder states, (n, width, D).
-
-    Without gradients they are for generation: many steps will read them, so they are laid out to be read fast; on a
-    CPU some inputs at a time, whose projections the processor's cache still has when they are laid out.
-    """
-    if torch.is_grad_enabled():
-        keys, values = (attention.split_heads(x) for x in attention.keys_values(source))
-        return keys, values
-    at_once = max(1, PIECE // source.size(1)) if source.device.type == "cpu" else len(source)
-    laid_out: list[Tensor] = []
-    for begin in range(0, len(source), at_once):
-        rows = slice(begin, begin + at_once)
-        parts = [attention.split_heads(x) for x in attention.keys_values(source[rows])]
-        if not laid_out:
-            laid_out = [part.new_empty(len(source), *part.shape[1:]) for part in parts]
-            if parts[0].dtype == torch.float32:  # the product with queries reads such keys column by column
-                laid_out[0] = laid_out[0].view_as(laid_out[0].mT).mT
-        for whole, part in zip(laid_out, parts):
-            whole[rows] = part
-    keys, values = laid_out
-    return keys, values
-
-
 @dataclass(frozen=True, eq=False)
 class SourceBucket:
     """Encoder keys and values of inputs of about one length.
@@ -150,9 +126,16 @@ class SourceKeys:
     """
 
     def __init__(self, attention: Attention, source: Tensor, tokens: Ragged):
+        pairs = tokens.in_pieces(lambda x, _: torch.cat(attention.keys_values(x), dim=-1), source).chunk(2, dim=-1)
         buckets = []
         for bucket in tokens.buckets if len(tokens) else []:
-            keys, values = project(attention, bucket.gather(source))
+            keys, values = (attention.split_heads(bucket.gather(x)) for x in pairs)
+            if not torch.is_grad_enabled():  # many steps will read them: once in an order that is read fast
+                values = values.contiguous()
+                if keys.dtype == torch.float32:
+                    keys = keys.transpose(2, 3).contiguous().transpose(2, 3)
+                else:
+                    keys = keys.contiguous()
             buckets.append((bucket.inputs, keys, values, bucket.mask))
         self._set(buckets, source.device)
 
