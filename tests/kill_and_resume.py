@@ -1,6 +1,7 @@
 """Kill training with SIGKILL at random moments, start it again, and compare with a run that nobody disturbed.
 
-    python tests/kill_and_resume.py [--trials 20] [--while-writing] [--processes 1] [--seed 0] [fairseq-train's ...]
+    python tests/kill_and_resume.py [--task switchable_task] [--trials 20] [--while-writing] [--processes 1] \\
+        [--seed 0] [fairseq-train's ...]
 
 A trial kills one run one to three times, each after a random time from its start, so while it imports, loads, trains,
 validates or writes a checkpoint; started again, it ends with the same bits: model, policy, both optimizers, running
@@ -24,7 +25,7 @@ from typing import Any
 
 import torch
 from layouts import REPO, outcome, run, train_command
-from support import make_corpus
+from task_data import TASKS, make_data
 
 UPDATES = 30
 #: Ten updates an epoch; written every other update, and copied at the end of an epoch.
@@ -105,6 +106,7 @@ def trial(arguments: list[str], folder: Path, moments: list[float], writing: boo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=TASKS, default="switchable_task")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--while-writing", action="store_true", help="kill in the middle of the next checkpoint's file")
@@ -112,11 +114,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep data and checkpoints here")
     options, others = parser.parse_known_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kill-"))
-    data = make_corpus(folder, SIZES)
+    data = make_data(options.task, folder, SIZES)
 
     def arguments(name: str) -> list[str]:
         words: list[Any] = [*FLAGS, *others]
-        return train_command(data, folder / name, options.processes, 2 // options.processes, *words)
+        update_freq = 2 // options.processes
+        return train_command(data, folder / name, options.processes, update_freq, *words, task=options.task)
 
     start = time.perf_counter()
     run(arguments("whole"))

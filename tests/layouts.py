@@ -1,6 +1,7 @@
 """Train one run as 1, 2 and 4 processes and compare what comes out. By hand, full length, every rule and backend:
 
-    python tests/layouts.py [--updates 20] [--ddp-backend legacy_ddp] [--folder DIR] [fairseq-train's ...]
+    python tests/layouts.py [--task switchable_task] [--updates 20] [--ddp-backend legacy_ddp] [--folder DIR] \\
+        [fairseq-train's ...]
 
 The three layouts see the same four micro-batches in every update (section 5's single loop over one effective batch):
 
@@ -8,7 +9,8 @@ The three layouts see the same four micro-batches in every update (section 5's s
     2 processes x --update-freq 2    b0 b2 | b1 b3         fairseq deals batches out in turn
     4 processes x --update-freq 1    b0 | b1 | b2 | b3
 
-There are 27 batches, so an epoch's last update has three: processes without a batch run one that must not count.
+An epoch has 27 batches (of question answering as many as its windows make), so that its last update has three:
+processes without a batch run one that must not count.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support import DATA_FLAGS, REPO, SWITCHABLE_FLAGS, make_corpus, randomize
+from support import REPO, randomize
+from task_data import TASKS, make_data
 
 LAYOUTS = ((1, 4), (2, 2), (4, 1))
 BATCHES, BATCH_SIZE = 27, 6
@@ -35,8 +38,10 @@ LEARNING_FLAGS = [
     "--policy-rule", "budget", "--policy-flops-budget", 0.5,
 ]  # fmt: skip
 
-#: softmax ignores what a key's bias adds: its gradient is rounding alone, which Adam scales up to steps.
-WITHOUT_GRADIENT = "k_proj.bias"
+#: softmax ignores what these add to all keys or places: their gradient is rounding alone, which Adam scales to steps.
+WITHOUT_GRADIENT = ("k_proj.bias", "span_head.bias")
+#: Of a model with a span head also this one: it moves the scores of all places alike.
+LAST_BIAS = "decoder.layers.1.final_layer_norm.bias"
 #: Meters of time and speed, and of how much the processes take at once in validation.
 UNLIKE = ("wall", "train_wall", "ups", "wps", "wpb", "bsz")
 
@@ -57,13 +62,15 @@ def command(processes: int, *program: Any) -> list[str]:
     return [*launcher, *map(str, program)]
 
 
-def train_command(data: Path, folder: Path, processes: int, update_freq: int, *options: Any) -> list[str]:
-    """fairseq-train of a tiny switchable BART on the processor."""
+def train_command(
+    data: Path, folder: Path, processes: int, update_freq: int, *options: Any, task: str = "switchable_task"
+) -> list[str]:
+    """fairseq-train of a tiny switchable BART on the processor, for one of our tasks."""
     pytorch_ddp = "pytorch_ddp" in options
     program = [REPO / "tests" / "cpu_ddp.py"] if pytorch_ddp else ["-m", "fairseq_switchdec"]
     return command(
-        processes, *program, "train", data, *SWITCHABLE_FLAGS, *LEARNING_FLAGS, *DATA_FLAGS,
-        "--arch", "switchable_bart_tiny", "--dropout", 0, "--max-target-positions", 48,
+        processes, *program, "train", data, "--user-dir", "fairseq_switchdec", "--task", task, *TASKS[task],
+        *LEARNING_FLAGS, "--arch", "switchable_bart_tiny", "--dropout", 0,
         "--optimizer", "adam", "--lr", 1e-3, "--batch-size", BATCH_SIZE,
         "--required-batch-size-multiple", 1, "--seed", 3, "--num-workers", 0,
         "--update-freq", update_freq, "--cpu", "--distributed-backend", "gloo",
@@ -92,13 +99,13 @@ def run(arguments: list[str], **environment: str) -> str:
     return result.stdout
 
 
-def make_start(data: Path, folder: Path) -> Path:
+def make_start(data: Path, folder: Path, task: str = "switchable_task") -> Path:
     """A checkpoint whose weights are not small and whose policy skips by what it reads: a model that starts by keeping
     everything learns from advantages and gradients so near to 0 that Adam scales up their rounding.
     """
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
-    run(train_command(data, folder, 1, 1, "--max-update", 1, "--disable-validation"))
+    run(train_command(data, folder, 1, 1, "--max-update", 1, "--disable-validation", task=task))
     state = load_checkpoint_to_cpu(str(folder / "checkpoint_last.pt"))
     model = state["model"]
     randomize({name: model[name] for name in model if not name.startswith(("encoder.policy.", "learner_state."))})
@@ -129,19 +136,22 @@ def outcome(folder: Path) -> dict[str, torch.Tensor]:
 def difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> dict[str, float]:
     """The largest difference in each value, absolute up to 1 and relative above."""
     assert first.keys() == second.keys(), first.keys() ^ second.keys()
+    ignored = (*WITHOUT_GRADIENT, LAST_BIAS) if "span_head.bias" in first else WITHOUT_GRADIENT
     return {
         name: float(((value - second[name]).abs() / value.abs().clamp(min=1)).max())
         for name, value in first.items()
-        if WITHOUT_GRADIENT not in name
+        if not name.endswith(ignored)
     }
 
 
-def compare(data: Path, folder: Path, *options: Any, layouts: Any = LAYOUTS) -> dict[str, dict[str, float]]:
+def compare(
+    data: Path, folder: Path, *options: Any, layouts: Any = LAYOUTS, task: str = "switchable_task"
+) -> dict[str, dict[str, float]]:
     """Train in every layout; each one's differences from the first."""
     outcomes = {}
     for processes, update_freq in layouts:
         name = f"{processes} x {update_freq}"
-        run(train_command(data, folder / name.replace(" ", ""), processes, update_freq, *options))
+        run(train_command(data, folder / name.replace(" ", ""), processes, update_freq, *options, task=task))
         outcomes[name] = outcome(folder / name.replace(" ", ""))
     names = list(outcomes)
     return {name: difference(outcomes[names[0]], outcomes[name]) for name in names[1:]}
@@ -154,13 +164,14 @@ def backend_flags(backend: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=TASKS, default="switchable_task")
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--ddp-backend", choices=("legacy_ddp", "pytorch_ddp"), default="legacy_ddp")
     parser.add_argument("--folder", type=Path, help="keep data, checkpoints and logs here")
     options, others = parser.parse_known_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="layouts-"))
-    data = make_corpus(folder, {"train": BATCHES * BATCH_SIZE, "valid": 15})
-    start = make_start(data, folder / "start")
+    data = make_data(options.task, folder, {"train": BATCHES * BATCH_SIZE, "valid": 15})
+    start = make_start(data, folder / "start", options.task)
     flags = [
         "--finetune-from-model",
         start,
@@ -170,7 +181,7 @@ def main() -> None:
         *others,
     ]
     worst = 0.0
-    for name, differences in compare(data, folder, *flags).items():
+    for name, differences in compare(data, folder, *flags, task=options.task).items():
         print(f"1 x 4 and {name}: {len(differences)} values, largest differences:")
         for key in sorted(differences, key=differences.__getitem__, reverse=True)[:6]:
             print(f"    {differences[key]:.2e}  {key}")
