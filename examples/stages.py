@@ -28,6 +28,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fairseq_switchdec.files import write_text
+
 SHOWN = {  # key of fairseq's JSON log without its "valid_" or "train_" prefix -> what a progress line calls it
     "num_updates": "updates",
     "loss": "loss",
@@ -182,7 +184,7 @@ class Stages:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def _write_marker(self, name: str, record: dict[str, Any]) -> None:
-        write_atomically(self.out / "stages" / f"{name}.json", json.dumps(record, indent=1) + "\n")
+        write_text(self.out / "stages" / f"{name}.json", json.dumps(record, indent=1) + "\n")
 
     def _delete(self, path: Path) -> None:
         if self.out.resolve() not in path.resolve().parents:
@@ -191,13 +193,6 @@ class Stages:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes ``text`` under a temporary name beside ``path``, then renames: readers never see half a file."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def records(log: Path, kind: str) -> list[dict[str, Any]]:

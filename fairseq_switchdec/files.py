@@ -26,7 +26,7 @@ def check_writable(flag: str, path: str) -> None:
         raise UserError(f"{flag} {path} cannot be written: {error.strerror}") from None
 
 
-def write_text(path: str, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write to a temporary name, then rename: an old file stays until the new one is there."""
     path = os.path.realpath(path)  # a link stays one
     temporary = f"{path}.{os.getpid()}.tmp"

@@ -21,10 +21,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from stages import write_atomically  # noqa: E402
-
 from fairseq_switchdec.decisions import NUM_TOKEN_STRATEGIES, DecisionSpace  # noqa: E402
 from fairseq_switchdec.errors import UserError  # noqa: E402
+from fairseq_switchdec.files import write_text  # noqa: E402
 
 KEEP_ALL = "keep-all"
 LAYERS = 12  # of encoder and of decoder, that the shipped files are for
@@ -108,8 +107,8 @@ def in_turn(entries: list[dict[str, Any]] | None, batch: int, layers: int) -> li
 
 def main() -> None:
     """Writes the shipped files."""
-    write_atomically(HERE / "paper_cnndm.json", json.dumps(paper_cnndm(), indent=1) + "\n")
-    write_atomically(HERE / "mixed.json", "[" + ",\n ".join(map(json.dumps, mixed())) + "]\n")
+    write_text(HERE / "paper_cnndm.json", json.dumps(paper_cnndm(), indent=1) + "\n")
+    write_text(HERE / "mixed.json", "[" + ",\n ".join(map(json.dumps, mixed())) + "]\n")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ import torch
 from bench_decisions import KEEP_ALL, in_turn
 from bench_options import REFERENCE, Options
 from bench_setup import GEOMETRIES, TITLES, Lane, Shape
-from stages import write_atomically
 
 from fairseq_switchdec.cost import Geometry, Lengths, cost
 from fairseq_switchdec.decisions import DecisionSpace
+from fairseq_switchdec.files import write_text
 
 LIBRARIES = ("torch", "fairseq", "fairseq_switchdec", "transformers", "ctranslate2", "numpy")
 
@@ -176,5 +176,5 @@ def commit() -> str | None:
 
 def write(out: Path, name: str, content: dict[str, Any], markdown: str) -> None:
     """``NAME.json`` and ``NAME.md``."""
-    write_atomically(out / f"{name}.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(out / f"{name}.md", markdown)
+    write_text(out / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    write_text(out / f"{name}.md", markdown)

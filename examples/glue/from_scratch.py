@@ -18,16 +18,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # examples/stages.py
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
 
-from stages import Stages, records, write_atomically
+from shared import FAIRSEQ, PLUGIN, keep_for_cost, restore, schedule, sizes
+from stages import Stages, records
 
 from fairseq_switchdec.compat import install
+from fairseq_switchdec.files import write_text
 from fairseq_switchdec.glue.tasks import GLUE, glue_task
 
 HERE = Path(__file__).resolve().parent
-FAIRSEQ = [sys.executable, "-m", "fairseq_switchdec"]
-OURS = ["--user-dir", "fairseq_switchdec", "--task", "switchable_sentence_prediction"]
+OURS = [*PLUGIN, "switchable_sentence_prediction"]
 PLAIN = ["--task", "sentence_prediction", "--add-prev-output-tokens"]
 SHOWN = ("accuracy", "loss", "cost", "attention_skipped", "ffn_skipped", "tokens_dropped")
 
@@ -70,26 +71,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def training(s: Settings, task: str, save_dir: Path, lr: float, updates: int) -> list[str]:
     """What all trainings share."""
-    flags = []
-    for side in ("encoder", "decoder"):
-        flags += [f"--{side}-layers", s.layers, f"--{side}-embed-dim", s.dim]
-        flags += [f"--{side}-ffn-embed-dim", s.ffn_dim, f"--{side}-attention-heads", s.heads]
     words = [
-        *flags, "--share-all-embeddings", "--dropout", s.dropout, "--num-classes", len(GLUE[task].labels),
+        *sizes(s.layers, s.dim, s.ffn_dim, s.heads), "--share-all-embeddings", "--dropout", s.dropout,
+        "--num-classes", len(GLUE[task].labels),
         "--init-token", 0, "--separator-token", 2, "--max-positions", s.max_positions, "--shorten-method", "truncate",
         "--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--adam-eps", 1e-8, "--weight-decay", 0.01,
         "--clip-norm", 1.0, "--batch-size", s.batch_size, "--batch-size-valid", 64, "--seed", s.seed,
-        "--required-batch-size-multiple", 1, "--num-workers", 0, "--lr", lr, "--lr-scheduler", "polynomial_decay",
-        "--warmup-updates", max(1, updates // 10), "--total-num-update", updates, "--max-update", updates,
+        "--required-batch-size-multiple", 1, "--num-workers", 0, *schedule(lr, max(1, updates // 10), updates),
         "--save-dir", save_dir, "--no-epoch-checkpoints", "--validate-interval", 1000, "--log-format", "json",
         "--log-interval", 50,
     ]  # fmt: skip
     return [str(word) for word in words]
-
-
-def restore(checkpoint: Path) -> list[str]:
-    reset = ["--reset-optimizer", "--reset-lr-scheduler", "--reset-dataloader", "--reset-meters"]
-    return ["--restore-file", str(checkpoint), *reset]
 
 
 def validate(binary: Path, checkpoint: Path, task: list[str], *extra: Any) -> list[str]:
@@ -108,7 +100,7 @@ def random_keep(binary: Path, s: Settings, head: int, cost: float) -> float:
     import torch
     from fairseq.data import data_utils
 
-    from fairseq_switchdec.cost import Geometry, Lengths, keep_probability_for_cost
+    from fairseq_switchdec.cost import Geometry, Lengths
 
     parts = [data_utils.load_indexed_dataset(str(path / "valid"), None) for path in sorted(binary.glob("input?"))]
     specials = 2 * len(parts)  # <s> a </s>, </s> b </s>
@@ -116,7 +108,7 @@ def random_keep(binary: Path, s: Settings, head: int, cost: float) -> float:
     source = content + specials
     lengths = Lengths(source, content, source, incremental=False)
     geometry = Geometry(s.layers, s.layers, s.dim, s.dim, s.ffn_dim, s.ffn_dim, 0, head)
-    return round(keep_probability_for_cost(geometry, lengths, cost), 4)
+    return round(keep_for_cost(geometry, lengths, cost), 4)
 
 
 def figures(log: Path) -> dict[str, float]:
@@ -179,8 +171,8 @@ def main(argv: list[str] | None = None) -> None:
     seconds = {name: stages.seconds(name) for name in ("prepare", "start", "plain", "switchable")}
     text = table(results, seconds)
     content = {"results": results, "random_keep": keep, "seconds": seconds, "settings": vars(s)}
-    write_atomically(out / "report.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(out / "report.md", text)
+    write_text(out / "report.json", json.dumps(content, indent=1) + "\n")
+    write_text(out / "report.md", text)
     print("\n" + text)
 
 

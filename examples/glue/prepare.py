@@ -15,6 +15,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
+
+from shared import BPE_FILES, check_bpe
 from tqdm import tqdm
 
 from fairseq_switchdec.compat import install
@@ -23,7 +26,6 @@ from fairseq_switchdec.glue.rows import BadRow, Row, read_rows
 from fairseq_switchdec.glue.tasks import GLUE, STSB_SCALE, GlueTask, glue_task
 
 SUFFIXES = (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
-BPE_FILES = ("encoder.json", "vocab.bpe", "dict.txt")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,9 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     glue_task("TASK", args.task)
     args.out = args.out or Path(f"{args.task}-bin")
-    absent = [name for name in BPE_FILES if not (args.bpe_dir / name).is_file()]
-    if absent:
-        raise UserError(f"--bpe-dir {args.bpe_dir} lacks {', '.join(absent)}")
+    check_bpe("--bpe-dir", args.bpe_dir)
     if args.out.exists():
         raise UserError(f"--out {args.out} exists already: name another folder, or remove it first")
     return args

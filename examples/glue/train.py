@@ -8,11 +8,14 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
+
+from finetune import add_arguments, start, training
+from shared import PLUGIN
 
 from fairseq_switchdec.glue.tasks import GLUE, glue_task
 
@@ -42,23 +45,16 @@ SETTINGS = {
 def command(args: argparse.Namespace, extra: list[str]) -> list[str]:
     """The words of fairseq-train."""
     setting, task = SETTINGS[args.task], GLUE[args.task]
-    words: list[object] = [args.data]
+    words = training(args, setting.batch, setting.lr, setting.updates, setting.warmup)
     if args.plain:
         words += ["--task", "sentence_prediction", "--add-prev-output-tokens"]
         words += ["--arch", "bart_large", "--criterion", "sentence_prediction"]
     else:
-        words += ["--user-dir", "fairseq_switchdec", "--task", "switchable_sentence_prediction"]
+        words += [*PLUGIN, "switchable_sentence_prediction"]
         words += ["--arch", "switchable_bart", "--criterion", "lexico_policy_criterion"]
     words += [
-        "--finetune-from-model", args.bart, "--save-dir", args.save_dir, "--num-classes", max(1, len(task.labels)),
-        "--init-token", 0, "--separator-token", 2, "--max-positions", 512, "--shorten-method", "truncate",
-        "--batch-size", args.batch_size, "--update-freq", max(1, setting.batch // (args.batch_size * args.gpus)),
-        "--max-tokens", 4400, "--required-batch-size-multiple", 1, "--layernorm-embedding", "--share-all-embeddings",
-        "--share-decoder-input-output-embed", "--dropout", 0.1, "--attention-dropout", 0.1, "--weight-decay", 0.01,
-        "--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--adam-eps", 1e-8, "--clip-norm", 0.0,
-        "--lr-scheduler", "polynomial_decay", "--lr", setting.lr, "--total-num-update", setting.updates,
-        "--warmup-updates", setting.warmup, "--max-update", setting.updates, "--no-epoch-checkpoints",
-        "--find-unused-parameters",
+        "--num-classes", max(1, len(task.labels)), "--init-token", 0, "--separator-token", 2,
+        "--max-positions", 512, "--shorten-method", "truncate", "--max-tokens", 4400, "--clip-norm", 0.0,
     ]  # fmt: skip
     if task.labels:
         words += ["--best-checkpoint-metric", "accuracy", "--maximize-best-checkpoint-metric"]
@@ -68,25 +64,14 @@ def command(args: argparse.Namespace, extra: list[str]) -> list[str]:
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """The script's options, and those for fairseq-train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", help=f"one of {', '.join(GLUE)}")
-    parser.add_argument("data", type=Path, help="folder that prepare.py made")
-    parser.add_argument("--bart", type=Path, required=True, help="model.pt of bart.large")
-    parser.add_argument("--save-dir", type=Path, required=True)
-    parser.add_argument("--plain", action="store_true", help="without switching: the baseline")
-    parser.add_argument("--batch-size", type=int, default=16, help="inputs at once on a GPU (%(default)s)")
-    parser.add_argument("--gpus", type=int, default=1, help="processes; updates are accumulated to the paper's batch")
+    add_arguments(parser, batch_size=16)
     args, extra = parser.parse_known_args(argv)
     glue_task("TASK", args.task)
     return args, extra
 
 
-def main() -> None:
-    args, extra = parse_args()
-    words = [sys.executable, "-m", "fairseq_switchdec", "train", *command(args, extra)]
-    print("$", shlex.join(words), flush=True)
-    os.execv(sys.executable, words)
-
-
 if __name__ == "__main__":
-    main()
+    start(command(*parse_args()))

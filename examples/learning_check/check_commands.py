@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-FAIRSEQ = [sys.executable, "-m", "fairseq_switchdec"]  # fairseq's commands, with today's Python and torch
+from shared import FAIRSEQ, PLUGIN, restore, schedule, sizes
+
 LANGUAGES = ["--source-lang", "source", "--target-lang", "target"]
 PLAIN = ["--task", "translation", "--arch", "bart_base"]
-SWITCHABLE = ["--user-dir", "fairseq_switchdec", "--task", "switchable_task"]
+SWITCHABLE = [*PLUGIN, "switchable_task"]
 
 LAYERS, DIM, FFN_DIM, HEADS, POSITIONS = 4, 64, 256, 4, 80
 SHORT_UPDATES, PRETRAIN_UPDATES, PRETRAIN_LR, PRETRAIN_BATCH = 500, 1200, 2e-3, 64
@@ -43,13 +43,13 @@ def fresh(binary: Path, save_dir: Path) -> list[str]:
 
 def pretrain(binary: Path, start: Path, save_dir: Path, updates: int) -> list[str]:
     """A stock BART learns the task from ``start``."""
-    schedule = _schedule(PRETRAIN_LR, updates, warmup=50)
-    return [*_train(binary, PLAIN, save_dir, seed=1, batch=PRETRAIN_BATCH), *_restore(start), *schedule]
+    train = _train(binary, PLAIN, save_dir, seed=1, batch=PRETRAIN_BATCH)
+    return [*train, *restore(start), *schedule(PRETRAIN_LR, 50, updates)]
 
 
 def finetune_plain(binary: Path, checkpoint: Path, save_dir: Path, seed: int) -> list[str]:
     """The baseline: the same model trained on, without switching."""
-    return [*_train(binary, PLAIN, save_dir, seed, BATCH), *_restore(checkpoint), *_schedule(LR, UPDATES, warmup=20)]
+    return [*_train(binary, PLAIN, save_dir, seed, BATCH), *restore(checkpoint), *schedule(LR, 20, UPDATES)]
 
 
 def finetune_switchable(binary: Path, checkpoint: Path, save_dir: Path, seed: int, rule: str) -> list[str]:
@@ -57,7 +57,7 @@ def finetune_switchable(binary: Path, checkpoint: Path, save_dir: Path, seed: in
     model = [*SWITCHABLE, "--arch", "switchable_bart_base", "--criterion", "lexico_policy_criterion"]
     policy = ["--policy-lr", str(POLICY_LR), "--policy-cost-beam", str(BEAM), "--policy-rule", rule, *RULES[rule]]
     train = _train(binary, model, save_dir, seed, BATCH)
-    return [*train, *policy, *_restore(checkpoint), *_schedule(LR, UPDATES, warmup=20)]
+    return [*train, *policy, *restore(checkpoint), *schedule(LR, 20, UPDATES)]
 
 
 def validate(binary: Path, checkpoint: Path, seed: int, *decisions: str) -> list[str]:
@@ -79,12 +79,10 @@ def _run(checkpoint: Path, seed: int) -> list[str]:
 
 
 def _train(binary: Path, model: list[str], save_dir: Path, seed: int, batch: int) -> list[str]:
-    sizes = ["--max-source-positions", str(POSITIONS), "--max-target-positions", str(POSITIONS)]
-    for side in ("encoder", "decoder"):
-        sizes += [f"--{side}-layers", str(LAYERS), f"--{side}-embed-dim", str(DIM)]
-        sizes += [f"--{side}-ffn-embed-dim", str(FFN_DIM), f"--{side}-attention-heads", str(HEADS)]
+    positions = ["--max-source-positions", str(POSITIONS), "--max-target-positions", str(POSITIONS)]
+    shape = [*positions, *sizes(LAYERS, DIM, FFN_DIM, HEADS), "--share-all-embeddings"]
     return [
-        *(*FAIRSEQ, "train", str(binary), *LANGUAGES, *model, *sizes, "--share-all-embeddings"),
+        *(*FAIRSEQ, "train", str(binary), *LANGUAGES, *model, *shape),
         *("--dropout", "0", "--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1.0"),
         *(
             "--batch-size",
@@ -99,13 +97,3 @@ def _train(binary: Path, model: list[str], save_dir: Path, seed: int, batch: int
         *("--save-dir", str(save_dir), "--no-epoch-checkpoints", "--num-workers", "0"),
         *("--log-format", "json", "--log-interval", "50"),
     ]
-
-
-def _restore(checkpoint: Path) -> list[str]:
-    reset = ["--reset-optimizer", "--reset-lr-scheduler", "--reset-dataloader", "--reset-meters"]
-    return ["--restore-file", str(checkpoint), *reset]
-
-
-def _schedule(lr: float, updates: int, warmup: int) -> list[str]:
-    schedule = ["--lr", str(lr), "--lr-scheduler", "polynomial_decay", "--warmup-updates", str(warmup)]
-    return [*schedule, "--total-num-update", str(updates), "--max-update", str(updates)]

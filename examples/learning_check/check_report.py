@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from make_data import TYPES, noise_floor
-from stages import Stages, write_atomically
+from stages import Stages
+
+from fairseq_switchdec.files import write_text
 
 DEFAULT_RULE = "quality"
 MOST_COST = 0.85  # of the keep-all FLOPs
@@ -117,9 +119,9 @@ def write(out: Path, results: list[Result], stages: Stages) -> bool:
     entries = [{**asdict(result), "checks": result.checks()} for result in results]
     seconds = {name: stages.seconds(name) for name in stages.fingerprints}
     content = {"noise_floor": noise_floor(), "results": entries, "stage_seconds": seconds}
-    write_atomically(out / "report.json", json.dumps(content, indent=1) + "\n")
+    write_text(out / "report.json", json.dumps(content, indent=1) + "\n")
     table = markdown(results) + f"\nSeconds of all stages: {sum(seconds.values()):.0f}\n"
-    write_atomically(out / "report.md", table)
+    write_text(out / "report.md", table)
     print(f"\n{table}\nWritten: {out}/report.json, report.md")
     return all(all(result.checks().values()) for result in results if result.rule == DEFAULT_RULE)
 

@@ -15,10 +15,11 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))  # examples/stages.py
+sys.path.insert(0, str(HERE.parent))  # the modules that examples share
 
 import check_commands as commands  # noqa: E402
 import check_report as report  # noqa: E402
+from shared import keep_for_cost  # noqa: E402
 from stages import Stages, records  # noqa: E402
 
 PACKAGE = HERE.parent.parent / "fairseq_switchdec"
@@ -131,7 +132,7 @@ class LearningCheck:
         """The keep probability at which random decisions cost as much as the greedy ones on the validation split."""
         import torch
 
-        from fairseq_switchdec.cost import Geometry, Lengths, keep_probability_for_cost
+        from fairseq_switchdec.cost import Geometry, Lengths
 
         layers, dim, ffn_dim = commands.LAYERS, commands.DIM, commands.FFN_DIM
         vocabulary = len((self.binary / "dict.source.txt").read_text(encoding="utf-8").splitlines()) + 4
@@ -139,10 +140,7 @@ class LearningCheck:
         sides = [(self.text / f"valid.{side}").read_text(encoding="utf-8") for side in SIDES]
         content, target = (torch.tensor([len(line.split()) for line in side.splitlines()]) for side in sides)
         lengths = Lengths(content + 1, content, target + 1, beam=commands.BEAM)  # </s> counts, but always stays
-        try:
-            return keep_probability_for_cost(geometry, lengths, cost)
-        except ValueError:  # the greedy decisions cost less than any random ones: compare with the cheapest of those
-            return 0.0
+        return keep_for_cost(geometry, lengths, cost)
 
     def checkpoint(self, model: str) -> Path:
         """Where a model's last checkpoint is."""

@@ -6,9 +6,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-FAIRSEQ = [sys.executable, "-m", "fairseq_switchdec"]  # fairseq's commands, with today's Python and torch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
+
+from shared import FAIRSEQ, PLUGIN, restore, schedule, sizes
+
 LANGUAGES = ["--source-lang", "source", "--target-lang", "target"]
-USER_DIR = ["--user-dir", "fairseq_switchdec", "--task", "switchable_task"]
+USER_DIR = [*PLUGIN, "switchable_task"]
 BEAM = 4
 
 
@@ -67,8 +70,8 @@ def pretrain(settings: Settings, binary: Path, start: Path, save_dir: Path) -> l
         *(*FAIRSEQ, "train", str(binary), "--task", "translation", "--arch", "bart_base"),
         *("--criterion", "label_smoothed_cross_entropy"),
         *_training(settings, save_dir, settings.batch_size),
-        *_restore(start),
-        *_schedule(settings.lr, settings.warmup, settings.updates),
+        *restore(start),
+        *schedule(settings.lr, settings.warmup, settings.updates),
         *("--end-learning-rate", str(settings.finetune_lr)),
     ]
 
@@ -112,9 +115,7 @@ def _data(settings: Settings) -> list[str]:
 
 def _training(settings: Settings, save_dir: Path, batch_size: int) -> list[str]:
     flags = ["--share-all-embeddings", "--dropout", "0"]  # far too few updates to overfit; dropout is slow on a CPU
-    for side in ("encoder", "decoder"):
-        flags += [f"--{side}-layers", str(settings.layers), f"--{side}-embed-dim", str(settings.dim)]
-        flags += [f"--{side}-ffn-embed-dim", str(settings.ffn_dim), f"--{side}-attention-heads", str(settings.heads)]
+    flags += sizes(settings.layers, settings.dim, settings.ffn_dim, settings.heads)
     return [
         *_data(settings),
         *flags,
@@ -125,19 +126,9 @@ def _training(settings: Settings, save_dir: Path, batch_size: int) -> list[str]:
     ]
 
 
-def _schedule(lr: float, warmup: int, updates: int) -> list[str]:
-    schedule = ["--lr", str(lr), "--lr-scheduler", "polynomial_decay", "--warmup-updates", str(warmup)]
-    return [*schedule, "--total-num-update", str(updates), "--max-update", str(updates)]
-
-
 def _finetuning(settings: Settings, checkpoint: Path, save_dir: Path) -> list[str]:
     return [
-        *_restore(checkpoint),
+        *restore(checkpoint),
         *_training(settings, save_dir, settings.finetune_batch_size),
-        *_schedule(settings.finetune_lr, settings.finetune_warmup, settings.finetune_updates),
+        *schedule(settings.finetune_lr, settings.finetune_warmup, settings.finetune_updates),
     ]
-
-
-def _restore(checkpoint: Path) -> list[str]:
-    reset = ["--reset-optimizer", "--reset-lr-scheduler", "--reset-dataloader", "--reset-meters"]
-    return ["--restore-file", str(checkpoint), *reset]

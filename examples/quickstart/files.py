@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from fairseq_switchdec.files import write_text as write_whole
 
 SPLITS = ("train", "valid", "test")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name, then rename: what stands under ``path`` is always complete."""
+    """What stands under ``path`` is always complete; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, text)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

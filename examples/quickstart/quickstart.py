@@ -17,13 +17,14 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # examples/stages.py
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
 
 import commands
 import report
 import train_bpe
 from commands import Settings
 from files import SPLITS, count_lines
+from shared import check_bpe, keep_for_cost
 from stages import Stages
 
 from fairseq_switchdec.compat import install
@@ -70,9 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.data is not None:
         check_data(args.data)
     if args.bpe_dir is not None:
-        missing = [name for name in train_bpe.FILES if not (args.bpe_dir / name).is_file()]
-        if missing:
-            raise UserError(f"--bpe-dir {args.bpe_dir} lacks {', '.join(missing)}")
+        check_bpe("--bpe-dir", args.bpe_dir)
     return args
 
 
@@ -181,7 +180,7 @@ class Quickstart:
         """The keep probability at which random decisions cost what the learned ones did on these inputs."""
         import torch
 
-        from fairseq_switchdec.cost import Geometry, Lengths, keep_probability_for_cost
+        from fairseq_switchdec.cost import Geometry, Lengths
 
         s = self.settings
         vocabulary = count_lines(binary / "dict.source.txt") + 4  # <s> <pad> </s> <unk>
@@ -189,10 +188,7 @@ class Quickstart:
         learned = json.loads(switch_report.read_text(encoding="utf-8"))
         columns = ("source_tokens", "content_tokens", "target_tokens")
         tokens = [torch.tensor([entry[name] for entry in learned["per_input"]]) for name in columns]
-        try:
-            return keep_probability_for_cost(geometry, Lengths(*tokens, beam=commands.BEAM), learned["cost"])
-        except ValueError:  # learned decisions cost less than any random ones: compare with the cheapest of those
-            return 0.0
+        return keep_for_cost(geometry, Lengths(*tokens, beam=commands.BEAM), learned["cost"])
 
 
 def _text_files(folder: Path, infix: str) -> list[Path]:

@@ -14,13 +14,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
+
+from shared import FAIRSEQ, PLUGIN, keep_for_cost, schedule
+from stages import Stages, records
+
+from fairseq_switchdec.files import write_text
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-from stages import Stages, records  # noqa: E402
-
-MODULE = [sys.executable, "-m", "fairseq_switchdec"]
-TASK = ["--user-dir", "fairseq_switchdec", "--task", "switchable_squad"]
+TASK = [*PLUGIN, "switchable_squad"]
 SIZES = [
     "--arch", "switchable_bart_tiny", "--encoder-layers", "3", "--decoder-layers", "3",
     "--encoder-embed-dim", "96", "--decoder-embed-dim", "96", "--encoder-ffn-embed-dim", "192",
@@ -29,7 +31,7 @@ SIZES = [
 ]  # fmt: skip
 LEARNING = [
     "--criterion", "lexico_policy_criterion", "--optimizer", "adam", "--adam-betas", "(0.9, 0.98)",
-    "--clip-norm", "1.0", "--lr-scheduler", "polynomial_decay", "--batch-size", "16", "--batch-size-valid", "16",
+    "--clip-norm", "1.0", "--batch-size", "16", "--batch-size-valid", "16",
     "--cpu", "--num-workers", "0", "--seed", "1", "--no-epoch-checkpoints", "--no-save-optimizer-state",
     "--best-checkpoint-metric", "f1", "--maximize-best-checkpoint-metric",
     "--log-format", "json", "--log-interval", "25",
@@ -67,25 +69,23 @@ def main() -> None:
     rows.append(("switchable, keep-all", validate(stages, data, "switchable", "keep-all")))
     rows.append(("switchable, shuffled", validate(stages, data, "switchable", "shuffled")))
     keep = random_keep(args.out / "switchable" / "checkpoint_last.pt", data, greedy["cost"])
-    if keep is not None:
-        rows.append((f"switchable, random (keep {keep:.3f})", validate(stages, data, "switchable", "random", keep)))
+    rows.append((f"switchable, random (keep {keep:.3f})", validate(stages, data, "switchable", "random", keep)))
     lines = ["| | EM | F1 | cost | attention skipped | feed-forward skipped | tokens dropped |", "|---|" + "--:|" * 6]
     for name, row in rows:
         cells = [f"{row[column]:.2f}" if column in ("em", "f1") else f"{row[column]:.1%}" for column in COLUMNS]
         lines.append(" | ".join([f"| {name}", *cells]) + " |")
     seconds = {name: round(stages.seconds(name)) for name in ("base", "plain", "switchable")}
     lines.append(f"\nSeconds of training: {', '.join(f'{name} {value}' for name, value in seconds.items())}")
-    (args.out / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(args.out / "report.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
 def train(stages: Stages, data: Path, name: str, updates: int, lr: float, extra: list[str], after: str) -> None:
     """A training run."""
     folder = stages.out / name
-    schedule = ["--lr", str(lr), "--warmup-updates", str(updates // 10), "--total-num-update", str(updates)]
-    schedule += ["--max-update", str(updates), "--validate-interval", "1000"]
-    schedule += ["--validate-interval-updates", str(updates)]
-    command = [*MODULE, "train", data, *TASK, *SIZES, *LEARNING, *schedule, *extra, "--save-dir", folder]
+    length = [*schedule(lr, updates // 10, updates), "--validate-interval", "1000"]
+    length += ["--validate-interval-updates", str(updates)]
+    command = [*FAIRSEQ, "train", data, *TASK, *SIZES, *LEARNING, *length, *extra, "--save-dir", folder]
     stages.run(name, command, makes=[folder / "checkpoint_last.pt"], after=[after], wipe=[folder])
 
 
@@ -94,21 +94,20 @@ def validate(stages: Stages, data: Path, model: str, decisions: str, keep: float
     name = f"{model}-{decisions}"
     options = ["--switch-decisions", decisions, *([] if keep is None else ["--switch-random-keep", f"{keep:.6f}"])]
     path = stages.out / model / "checkpoint_last.pt"
-    command = [*MODULE, "validate", data, *TASK, "--path", path, "--cpu", "--batch-size", "32", "--num-workers", "0"]
+    command = [*FAIRSEQ, "validate", data, *TASK, "--path", path, "--cpu", "--batch-size", "32", "--num-workers", "0"]
     stages.run(name, [*command, "--log-format", "json", *options], makes=[], after=[model])
     record = records(stages.log(name), "valid")[-1]
     return {column: float(record[f"valid_{column}"]) for column in COLUMNS}
 
 
-def random_keep(checkpoint: Path, data: Path, target: float) -> float | None:
-    """The keep probability at which random decisions cost ``target``; None where even 0 costs more."""
+def random_keep(checkpoint: Path, data: Path, cost: float) -> float:
+    """The keep probability at which random decisions cost as much, on the validation set."""
     from fairseq_switchdec.compat import install
 
     install()
     from fairseq import checkpoint_utils
 
     from fairseq_switchdec import tasks  # noqa: F401  (registers what the checkpoint names)
-    from fairseq_switchdec.cost import Lengths, keep_probability_for_cost
     from fairseq_switchdec.criterions.span import span_geometry, span_lengths
 
     overrides = {"data": str(data)}
@@ -116,12 +115,7 @@ def random_keep(checkpoint: Path, data: Path, target: float) -> float | None:
     task.load_dataset("valid")
     dataset = task.dataset("valid")
     sample = dataset.collater([dataset[index] for index in range(len(dataset))])
-    lengths: Lengths = span_lengths(models[0], sample)
-    try:
-        return keep_probability_for_cost(span_geometry(models[0]), lengths, target)
-    except ValueError as error:
-        print(f"no random decisions of that cost: {error}")
-        return None
+    return keep_for_cost(span_geometry(models[0]), span_lengths(models[0], sample), cost)
 
 
 if __name__ == "__main__":

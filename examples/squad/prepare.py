@@ -18,7 +18,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-BPE_FILES = ("dict.txt", "encoder.json", "vocab.bpe")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
+
+from shared import BPE_FILES, check_bpe
+
+from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.files import write_text
 
 
 def main() -> None:
@@ -27,16 +32,13 @@ def main() -> None:
     parser.add_argument("--train", nargs="+", type=Path, required=True, metavar="FILE")
     parser.add_argument("--valid", type=Path, required=True, metavar="FILE")
     parser.add_argument("--valid-questions", type=int, metavar="N", help="take only the first N, spread over the file")
-    parser.add_argument(
-        "--bpe", type=Path, required=True, metavar="DIR", help="folder of dict.txt, encoder.json, vocab.bpe"
-    )
+    parser.add_argument("--bpe", type=Path, required=True, metavar="DIR", help=f"folder of {', '.join(BPE_FILES)}")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     args = parser.parse_args()
-    missing = [
-        path for path in (*args.train, args.valid, *(args.bpe / name for name in BPE_FILES)) if not path.is_file()
-    ]
-    if missing:
-        sys.exit(f"prepare.py: {missing[0]} does not exist")
+    check_bpe("--bpe", args.bpe)
+    for flag, path in (*(("--train", path) for path in args.train), ("--valid", args.valid)):
+        if not path.is_file():
+            raise UserError(f"{flag} {path} does not exist")
     args.out.mkdir(parents=True, exist_ok=True)
     articles = [article for path in args.train for article in articles_of(path)]
     write(args.out / "train.json", articles)
@@ -85,11 +87,9 @@ def thinned(articles: list[Any], wanted: int) -> list[Any]:
 
 
 def write(path: Path, articles: list[Any]) -> None:
-    """Write to a temporary name, then rename."""
+    """Write a split."""
     questions = sum(len(paragraph["qas"]) for article in articles for paragraph in article["paragraphs"])
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"data": articles}), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps({"data": articles}))
     print(f"{path}: {questions} questions")
 
 

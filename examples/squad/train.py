@@ -9,10 +9,13 @@ fairseq-train and have the last word.
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
+
+from finetune import add_arguments, start, training
+from shared import PLUGIN
 
 #: Inputs of an update in the paper: 3 on each of 8 devices, accumulated twice.
 BATCH = 3 * 8 * 2
@@ -20,16 +23,11 @@ BATCH = 3 * 8 * 2
 
 def command(args: argparse.Namespace, extra: list[str]) -> list[str]:
     """The words of fairseq-train."""
-    words: list[object] = [
-        args.data, "--user-dir", "fairseq_switchdec", "--task", "switchable_squad", "--squad-version", args.version,
-        "--arch", "switchable_bart", "--criterion", "lexico_policy_criterion",
-        "--finetune-from-model", args.bart, "--save-dir", args.save_dir, "--share-all-embeddings",
-        "--batch-size", args.batch_size, "--update-freq", max(1, BATCH // (args.batch_size * args.gpus)),
-        "--dropout", 0.1, "--attention-dropout", 0.1, "--weight-decay", 0.01, "--optimizer", "adam",
-        "--adam-betas", "(0.9, 0.98)", "--adam-eps", 1e-8, "--clip-norm", 0.1, "--lr-scheduler", "polynomial_decay",
-        "--lr", 1.5e-5, "--warmup-updates", 326, "--total-num-update", 5430, "--max-update", 5430,
-        "--validate-interval-updates", 1000, "--no-epoch-checkpoints", "--best-checkpoint-metric", "f1",
-        "--maximize-best-checkpoint-metric", "--find-unused-parameters",
+    words = training(args, BATCH, lr=1.5e-5, updates=5430, warmup=326)
+    words += [
+        *PLUGIN, "switchable_squad", "--squad-version", args.version, "--arch", "switchable_bart",
+        "--criterion", "lexico_policy_criterion", "--clip-norm", 0.1, "--validate-interval-updates", 1000,
+        "--best-checkpoint-metric", "f1", "--maximize-best-checkpoint-metric",
     ]  # fmt: skip
     words += ["--policy-decisions", "keep-all"] if args.plain else ["--policy-lr", 2e-4]
     return [str(word) for word in words] + extra
@@ -39,22 +37,9 @@ def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[
     """The script's options, and those for fairseq-train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("version", choices=("1.1", "2.0"))
-    parser.add_argument("data", type=Path, help="folder that prepare.py made")
-    parser.add_argument("--bart", type=Path, required=True, help="model.pt of bart.large")
-    parser.add_argument("--save-dir", type=Path, required=True)
-    parser.add_argument("--plain", action="store_true", help="without switching: the baseline")
-    parser.add_argument("--batch-size", type=int, default=3, help="inputs at once on a GPU (%(default)s)")
-    parser.add_argument("--gpus", type=int, default=1, help="processes; updates are accumulated to the paper's batch")
+    add_arguments(parser, batch_size=3)
     return parser.parse_known_args(argv)
 
 
-def main() -> None:
-    """The command."""
-    args, extra = parse_args()
-    words = [sys.executable, "-m", "fairseq_switchdec", "train", *command(args, extra)]
-    print("$", shlex.join(words), flush=True)
-    os.execv(sys.executable, words)
-
-
 if __name__ == "__main__":
-    main()
+    start(command(*parse_args()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,44 @@ import from_scratch
 from from_scratch import OURS, PLAIN, Settings
 
 from fairseq_switchdec.cost import Geometry, Lengths, expected_random_cost
+from fairseq_switchdec.errors import UserError
+
+
+def finetuning(*words: str) -> Any:
+    """The options of fairseq-train that examples/glue/train.py gives."""
+    path = REPO / "examples" / "glue" / "train.py"
+    spec = importlib.util.spec_from_file_location("glue_train", path)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script  # its dataclass looks there
+    spec.loader.exec_module(script)
+    given = script.command(*script.parse_args([*words, "--bart", "b.pt", "--save-dir", "out"]))
+    return options.parse_args_and_arch(options.get_training_parser(), given)
+
+
+#: Table 15: classes, learning rate, inputs of an update, updates, warm-up.
+TABLE_15 = {"MNLI": (3, 5e-6, 128, 30968, 1858), "RTE": (2, 1e-5, 32, 1018, 61), "SST-2": (2, 5e-6, 128, 5233, 314)}
+
+
+@pytest.mark.parametrize("gpus", [1, 8])
+@pytest.mark.parametrize("task", TABLE_15)
+def test_finetuning_has_the_papers_settings(task: str, gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPO)
+    given = [task, "bin", "--gpus", str(gpus), "--batch-size", "4", "--seed", "5"]
+    args, plain = finetuning(*given), finetuning(*given, "--plain")
+    for found in (args, plain):
+        batch = found.batch_size * found.update_freq[0] * gpus
+        schedule = (found.max_update, found.warmup_updates)
+        assert (found.num_classes, found.lr[0], batch, *schedule) == TABLE_15[task]
+        assert int(found.total_num_update) == found.max_update and found.seed == 5
+        assert (found.dropout, found.attention_dropout, found.distributed_world_size) == (0.1, 0.1, gpus)
+    assert (args.arch, plain.arch) == ("switchable_bart", "bart_large")
+    assert args.policy_decisions == "learned" and plain.add_prev_output_tokens
+
+
+def test_gpus_that_cannot_share_an_update_are_refused() -> None:
+    with pytest.raises(UserError, match="--batch-size 16 on --gpus 8 cannot make updates of 32 inputs"):
+        finetuning("RTE", "bin", "--gpus", "8")
 
 
 @pytest.mark.parametrize("task", [PLAIN, OURS])
@@ -64,3 +104,4 @@ def test_random_decisions_cost_as_much(tmp_path: Path, monkeypatch: pytest.Monke
     lengths = Lengths(content + 2, content, content + 2, incremental=False)
     geometry = Geometry(s.layers, s.layers, s.dim, s.dim, s.ffn_dim, s.ffn_dim, 0, head)
     assert expected_random_cost(geometry, lengths, keep) == pytest.approx(0.6, abs=1e-3)
+    assert from_scratch.random_keep(tmp_path, s, head, 0.01) == 0  # what always runs costs more

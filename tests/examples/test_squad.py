@@ -13,6 +13,7 @@ from fairseq import options
 from squad_support import make_document, write_bpe, write_json
 
 from fairseq_switchdec import tasks  # noqa: F401  (registers)
+from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.predict.command import get_parser as predict_parser
 from fairseq_switchdec.squad.command import get_parser as score_parser
 from fairseq_switchdec.squad.examples import Problems, read_questions
@@ -43,11 +44,19 @@ def test_training_has_the_papers_settings(gpus: int, version: str) -> None:
     args = parse_training(script.command(*script.parse_args(given)))
     assert (args.max_update, args.warmup_updates, args.lr, args.batch_size) == (5430, 326, [1.5e-5], 3)
     assert args.batch_size * args.update_freq[0] * gpus == 3 * 8 * 2
+    assert args.distributed_world_size == gpus and args.required_batch_size_multiple == 1
     assert args.squad_version == version and args.policy_decisions == "learned" and args.seed == 5
     plain = parse_training(script.command(*script.parse_args([*given, "--plain"])))
     assert plain.policy_decisions == "keep-all"
     differing = {name for name, value in vars(args).items() if vars(plain)[name] != value}
     assert differing == {"policy_decisions"} or differing == {"policy_decisions", "policy_lr"}
+
+
+def test_gpus_that_cannot_share_an_update_are_refused() -> None:
+    script = load("train")
+    args = script.parse_args(["1.1", "data", "--bart", "b.pt", "--save-dir", "out", "--gpus", "5"])
+    with pytest.raises(UserError, match="--batch-size 3 on --gpus 5 cannot make updates of 48 inputs"):
+        script.command(*args)
 
 
 def test_evaluation_is_understood(tmp_path: Path) -> None:
