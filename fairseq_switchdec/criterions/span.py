@@ -77,7 +77,8 @@ class SpanObjective(Objective):
     """Cross-entropy in nats of the answer's first and last token, their mean; position 0 where a window has no answer.
 
     Attributes:
-        validated: scores of the batch that is being validated, on the path run and on the keep-all path, for the task.
+        validated: scores of the batch that is being validated, for the task: of each part of it that on the path run,
+            then that on the keep-all path.
     """
 
     def __init__(self, options: LexicoPolicyCriterionConfig):

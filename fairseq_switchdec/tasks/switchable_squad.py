@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import logging
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from fairseq import utils
 from fairseq.data import Dictionary
 from fairseq.logging import metrics
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 #: How the file of a split may end, in the order in which they are looked for.
 SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
 VERSIONS = ("auto", "1.1", "2.0")
+#: Windows that validation runs at once; a long context alone may have a thousand.
+VALID_WINDOWS = 64
 
 
 @register_task("switchable_squad", dataclass=SwitchableSquadConfig)
@@ -126,7 +129,9 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
         bar = tqdm(usable, desc=f"tokens of {split}", unit=" questions", disable=None, leave=False)
         encoded = list(encode_questions(bar, self.bpe(), self.windows, problems))
         data = SpanDataset(encoded, self.dictionary, whole=not training, version2=version2)
-        self.datasets[split] = self.run_dataset = data
+        self.datasets[split] = data
+        # Decisions of a whole run (shuffled) are made for so many windows at once, not for so many questions.
+        self.run_dataset = data if training else SpanDataset(encoded, self.dictionary, whole=False, version2=version2)
         logger.info(
             "%s: %d questions, %d windows, SQuAD %s, %d problems",
             path, len(encoded), data.first[-1], "2.0" if version2 else "1.1", problems.count,
@@ -191,10 +196,20 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
 
     # --- validation ---
 
+    def valid_step(self, sample: Any, model: Any, criterion: Any, **kwargs: Any) -> tuple[Tensor, int, dict[str, Any]]:
+        """A batch of whole questions, run `VALID_WINDOWS` at once: memory does not grow with a context's length."""
+
+        def in_parts(model: Any, sample: Any) -> tuple[Tensor, int, dict[str, Any]]:
+            losses, sizes, logs = zip(*(criterion(model, part) for part in parts(sample, VALID_WINDOWS)))
+            return sum(losses), sum(sizes), {name: sum(log[name] for log in logs) for name in logs[0]}
+
+        return super().valid_step(sample, model, in_parts, **kwargs)
+
     def validation_log(self, sample: Any, model: Any) -> dict[str, Any]:
         """Sums of exact match and F1 over a batch's questions, on the path run and on the keep-all path."""
         assert self.objective is not None
-        scores, self.objective.validated = self.objective.validated, []
+        found, self.objective.validated = self.objective.validated, []
+        scores = [torch.cat(found[path::2]) for path in (0, 1)]  # of each part the path run, then the keep-all one
         log: dict[str, Any] = {}
         for name, one in zip(("", "keep_all_"), scores):
             results = self.score_batch(sample, one)
@@ -205,10 +220,10 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
     def score_batch(self, sample: Any, scores: Tensor) -> list[tuple[float, float]]:
         """Exact match and F1 of every question of a validation batch."""
         version2 = sample["version2"]
-        parts = iter(window_scores(sample["context"], scores))
+        windows = iter(window_scores(sample["context"], scores))
         results = []
         for one in sample["questions"]:
-            answer = self.answer(one, [next(parts) for _ in one.windows], version2).text
+            answer = self.answer(one, [next(windows) for _ in one.windows], version2).text
             results.append(score_one(answer, one.question.golds, version2=version2))
         return results
 
@@ -226,3 +241,18 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
             for name in ("em", "f1", "keep_all_em", "keep_all_f1"):
                 total = float(utils.item(sum(log.get(f"_{name}", 0) for log in logging_outputs)))
                 metrics.log_scalar(name, total / float(questions), float(questions), round=3)
+
+
+def parts(sample: dict[str, Any], size: int) -> Iterator[dict[str, Any]]:
+    """A batch's windows, at most ``size`` at once, as batches without their questions."""
+    for begin in range(0, len(sample["id"]), size):
+        rows = slice(begin, begin + size)
+        net_input = {name: value[rows] for name, value in sample["net_input"].items()}
+        yield {
+            "id": sample["id"][rows],
+            "nsentences": len(net_input["src_lengths"]),
+            "ntokens": int(net_input["src_lengths"].sum()),
+            "net_input": net_input,
+            "context": sample["context"][rows],
+            "spans": sample["spans"][rows],
+        }
