@@ -49,7 +49,7 @@ def get_parser(task: Any = None) -> argparse.ArgumentParser:
         type=int,
         default=1024,
         metavar="N",
-        help="rows that are read ahead and sorted by length (%(default)s)",
+        help="inputs (rows, or the windows of long ones) that are read ahead and sorted by length (%(default)s)",
     )
     parser.add_argument("--strict", action="store_true", help="stop at a row that cannot be predicted")
     parser.add_argument("--gpt2-encoder-json", metavar="FILE", help="encoder.json of the GPT-2 BPE")

@@ -1,9 +1,9 @@
 """The loop of ``predict``: windows of rows, batches of like lengths, results in the file's order.
 
-    rows -> window (--window rows) -> inputs sorted by length -> batches -> model -> results in order -> journal
+    rows -> window (--window inputs) -> inputs sorted by length -> batches -> model -> results in order -> journal
 
 A window's batches depend on nothing but the rows and the options, so a resumed run computes what the killed one would
-have, to the bit. Memory holds one window.
+have, to the bit. Memory holds one window: rows of many inputs, such as questions on long contexts, fill it sooner.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -64,9 +64,10 @@ class Runner:
             logger.info("going on after %d %ss of an interrupted run", done, self.predictor.unit)
         rows = itertools.islice(self.predictor.rows(self.args.input), done, None)
         try:
-            with tqdm(total=total, initial=done, unit=f" {self.predictor.unit}s", mininterval=1) as bar:
-                for window in windows(rows, self.args.window):
-                    self.window(window, journal)
+            with tqdm(total=total, initial=done, unit=f" {self.predictor.unit}s", mininterval=1, miniters=0) as bar:
+                encoded = ((row, self.encode(row)) for row in rows)
+                for window in windows(encoded, self.args.window):
+                    self.window(window, journal, bar)
                     bar.update(len(window))
         except BadRowError as error:
             journal.discard()
@@ -82,15 +83,14 @@ class Runner:
         bad = f", {progress.bad} of them could not be predicted" if progress.bad else ""
         return f"wrote {self.args.output}: {progress.rows} {self.predictor.unit}s{bad}"
 
-    def window(self, rows: list[Any], journal: Journal) -> None:
+    def window(self, rows: list[tuple[Any, Encoded | str]], journal: Journal, bar: tqdm) -> None:
         """Predict some rows and add them to the journal."""
-        encoded = [self.encode(row) for row in rows]
-        inputs = [tokens for item in encoded if isinstance(item, Encoded) for tokens in item.inputs]
+        inputs = [tokens for _, item in rows if isinstance(item, Encoded) for tokens in item.inputs]
         report = SwitchReport(None)
-        results = self.results(inputs, journal.progress.inputs, report)
+        results = self.results(inputs, journal.progress.inputs, report, bar)
         given = iter(results)
         texts, bad = [], 0
-        for row, item in zip(rows, encoded):
+        for row, item in rows:
             if isinstance(item, Encoded):
                 texts.append(self.predictor.write(item, [next(given) for _ in item.inputs]))
             else:
@@ -114,20 +114,25 @@ class Runner:
             logger.warning("%s; it is not predicted", place)
             return str(error)
 
-    def results(self, inputs: list[Tensor], before: int, report: SwitchReport) -> list[Any]:
+    def results(self, inputs: list[Tensor], before: int, report: SwitchReport, bar: tqdm) -> list[Any]:
         """One result an input, in their order.
 
         Args:
             before: inputs of earlier windows: an input's id is its place among all.
             report: gets what every input ran.
+            bar: shows how many inputs are done; a single row may have a thousand.
         """
         results: list[Any] = [None] * len(inputs)
+        done = 0
         for places in batches([tokens.numel() for tokens in inputs], self.args.batch_size, self.args.max_tokens):
             net_input = self.predictor.batch([inputs[place] for place in places])
             net_input = {name: value.to(self.device) for name, value in net_input.items()}
             ids = torch.tensor(places) + before
             for place, result in zip(places, self.batch(ids, net_input, report)):
                 results[place] = result
+            done += len(places)
+            bar.set_postfix_str(f"{done} of {len(inputs)} inputs read ahead", refresh=False)
+            bar.update(0)
         return results
 
     def batch(self, ids: Tensor, net_input: dict[str, Any], report: SwitchReport) -> list[Any]:
@@ -153,9 +158,16 @@ class BadRowError(Exception):
     """A bad row under ``--strict``."""
 
 
-def windows(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of ``size`` rows, the last one shorter."""
-    while window := list(itertools.islice(rows, size)):
+def windows(rows: Iterable[tuple[Any, Encoded | str]], size: int) -> Iterator[list[tuple[Any, Encoded | str]]]:
+    """Lists of rows that end where they hold ``size`` inputs together; a row that has none counts as one."""
+    window, inputs = [], 0
+    for row, item in rows:
+        window.append((row, item))
+        inputs += len(item.inputs) if isinstance(item, Encoded) else 1
+        if inputs >= size:
+            yield window
+            window, inputs = [], 0
+    if window:
         yield window
 
 

@@ -20,6 +20,7 @@ from torch.testing import assert_close
 from fairseq_switchdec.export import export
 from fairseq_switchdec.predict import command
 from fairseq_switchdec.predict.journal import Journal
+from fairseq_switchdec.predict.predictor import Encoded
 from fairseq_switchdec.predict.run import batches, windows
 
 
@@ -297,7 +298,11 @@ def test_an_output_that_is_there_is_kept(monkeypatch, classifier, bpe, tmp_path)
 
 
 def test_windows_and_batches():
-    assert list(windows(iter(range(5)), 2)) == [[0, 1], [2, 3], [4]]
+    rows: list[tuple[int, Any]] = [
+        (place, Encoded([torch.zeros(1)] * count, None)) for place, count in enumerate([1, 1, 1, 9, 1, 1])
+    ]
+    assert [[row for row, _ in window] for window in windows(iter(rows), 2)] == [[0, 1], [2, 3], [4, 5]]
+    assert [len(window) for window in windows(iter([(0, "bad"), *rows[:2], rows[3]]), 3)] == [3, 1]
     assert list(batches([5, 2, 9, 2, 4], 2, None)) == [[1, 3], [4, 0], [2]]
     assert list(batches([5, 2, 9, 2, 4], 9, 8)) == [[1, 3], [4], [0], [2]]
     assert list(batches([], 2, None)) == []
