@@ -2,17 +2,26 @@
 
 ``OUTPUT.partial`` holds the results so far, ``OUTPUT.report.partial`` the report's entries, ``OUTPUT.journal`` how much
 of them is sure. A run that starts over cuts both back to that and goes on; what is there at the end has the same bytes.
+While a run is under way it holds a lock on ``OUTPUT.partial``, which the system takes back from a process that died.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
 from ..errors import UserError
 from ..files import write_text
+
+try:
+    import fcntl
+except ImportError:  # not on this system: two runs of one output are not told apart
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -43,19 +52,33 @@ class Journal:
         run: what the run is, in JSON's types.
 
     Raises:
-        UserError: the output is there already, or what is there is of another run.
+        UserError: the output is there already, what is there is of another run, or another process is writing it.
     """
 
     def __init__(self, path: str, run: dict[str, Any]):
         self.path = os.path.realpath(path)
         self.partial, self.report = f"{self.path}.partial", f"{self.path}.report.partial"
         self.journal = f"{self.path}.journal"
-        self.progress = Progress(run=run)
-        if os.path.exists(self.journal):
-            self.progress = self.read(run)
-        elif os.path.exists(self.path):
-            raise UserError(f"--output {path} exists already: name another file, or remove it first")
-        self.files = [reopen(self.partial, self.progress.size), reopen(self.report, self.progress.report_size)]
+        self.files = [open(self.partial, "ab")]  # noqa: SIM115 (open for the whole run)
+        try:
+            if not lock(self.files[0], self.partial):
+                raise UserError(
+                    f"--output {path} is being written by another process: wait for it, or name another file"
+                )
+            if os.path.exists(self.journal):
+                self.progress = self.read(run)
+            elif os.path.exists(self.path):
+                self.remove(self.partial)  # without its journal it is worth nothing
+                raise UserError(f"--output {path} exists already: name another file, or remove it first")
+            else:
+                self.progress = Progress(run=run)
+            self.files.append(open(self.report, "ab"))  # noqa: SIM115
+        except BaseException:
+            self.close()
+            raise
+        for file, size in zip(self.files, (self.progress.size, self.progress.report_size)):
+            file.truncate(size)
+            file.seek(size)
 
     def read(self, run: dict[str, Any]) -> Progress:
         """What an interrupted run left."""
@@ -92,17 +115,21 @@ class Journal:
 
     def finish(self) -> None:
         """Give the output its name. Killed within, the run starts over, or has its output."""
-        self.close()
-        for name in (self.journal, self.report):
-            if os.path.exists(name):  # of no rows there is no journal
-                os.unlink(name)
+        self.remove(self.journal, self.report)
         os.replace(self.partial, self.path)
+        self.close()
 
     def discard(self) -> None:
         """Leave nothing behind."""
+        self.remove(self.journal, self.report, self.partial)
         self.close()
-        for name in (self.journal, self.partial, self.report):
-            if os.path.exists(name):
+
+    def remove(self, *names: str) -> None:
+        """Remove files; the lock is held on, but for systems without, where an open file cannot be moved either."""
+        if fcntl is None:
+            self.close()
+        for name in names:
+            if os.path.exists(name):  # of no rows there is no journal
                 os.unlink(name)
 
     def close(self) -> None:
@@ -111,9 +138,18 @@ class Journal:
             file.close()
 
 
-def reopen(path: str, size: int) -> IO[bytes]:
-    """A file to append to, cut back to ``size`` bytes."""
-    file = open(path, "ab")  # noqa: SIM115 (open for the whole run)
-    file.truncate(size)
-    file.seek(size)
-    return file
+def lock(file: IO[bytes], path: str) -> bool:
+    """Lock an open file, until it is closed or this process ends; whether that was possible.
+
+    Args:
+        path: the file's name; where it names the file no more, another process has just finished with it.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # some network file systems have no locks
+        logger.warning("%s cannot be locked (%s): let no other command write it", path, error.strerror)
+    return os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(file.fileno()))
