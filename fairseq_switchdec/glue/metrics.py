@@ -49,7 +49,7 @@ def read_predictions(path: str) -> Iterator[dict[str, Any]]:
     """
     number = 0
     try:
-        with open(path, encoding="utf-8") as lines:
+        with open(path, encoding="utf-8-sig") as lines:
             for line in lines:
                 number += 1
                 entry = json.loads(line)

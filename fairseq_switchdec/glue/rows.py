@@ -109,7 +109,7 @@ def json_rows(file: Any, task: GlueTask) -> Iterator[Union[Row, BadRow]]:
     for line, raw in enumerate(file, 1):
         place = str(line - 1)
         try:
-            content = json.loads(raw.decode("utf-8"))
+            content = json.loads(raw.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
             yield BadRow(line, place, f"not JSON: {error}")
             continue

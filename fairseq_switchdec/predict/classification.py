@@ -17,7 +17,8 @@ from ..criterions.classification import head_geometry
 from ..errors import UserError
 from ..glue.rows import BadRow, Row, read_rows
 from ..glue.tasks import GLUE, STSB_SCALE, glue_task
-from .predictor import Encoded, RowError, Unusable
+from ..squad.tokens import REMEMBERED
+from .predictor import Encoded, RowError, Unusable, check_numbers
 
 
 def add_predict_args(parser: ArgumentParser) -> None:
@@ -83,6 +84,8 @@ class ClassificationPredictor:
         words = sum(len(text.split()) for text in row.texts)
         if words > self.limit and not self.truncate:  # each is a token at least
             raise self.too_long(f"{words} words")
+        if len(self.bpe.bpe.cache) > REMEMBERED:  # fairseq's encoder keeps every word it has met
+            self.bpe.bpe.cache.clear()
         cfg = self.task.cfg
         parts = []
         for text, first in zip(row.texts, (cfg.init_token, cfg.separator_token)):
@@ -112,6 +115,7 @@ class ClassificationPredictor:
     def run(self, model: Any, net_input: dict[str, Any]) -> list[list[float]]:
         """The probabilities of the labels, or the number."""
         scores = model(**net_input, classification_head_name=self.head)[0].float()
+        check_numbers(scores, self.args.path)
         return (scores if self.task.cfg.regression_target else scores.softmax(1)).tolist()
 
     def geometry(self, model: Any) -> Geometry:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..cost import Geometry
+from ..errors import UserError
 
 
 class RowError(Exception):
@@ -92,3 +93,13 @@ class Predictor(Protocol):
     def write_bad(self, row: Any, reason: str) -> str:
         """The text in the place of a row that cannot be predicted, ends with a newline."""
         ...
+
+
+def check_numbers(scores: Tensor, path: str) -> None:
+    """Refuse what a ruined model says: NaN would go into the output, which is then no JSON.
+
+    Raises:
+        UserError: a score is NaN.
+    """
+    if bool(scores.isnan().any()):
+        raise UserError(f"--path {path} gives scores that are no numbers: its training diverged, or leave out --fp16")

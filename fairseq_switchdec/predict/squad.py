@@ -20,7 +20,7 @@ from ..squad import dataset
 from ..squad.answers import Scores
 from ..squad.examples import Problems, Question, read_questions
 from ..squad.windows import build_input
-from .predictor import Encoded, Unusable
+from .predictor import Encoded, Unusable, check_numbers
 from .run import BadRowError
 
 #: Options of the task that may differ from those of the training.
@@ -42,6 +42,13 @@ class UnusableRow(Unusable):
     """A row that is no question, with its place in the file."""
 
     place: str
+
+
+class Untold(Problems):
+    """Says nothing: the file is read once more, and then it is said."""
+
+    def __call__(self, row: str, message: str, left_out: bool = True) -> None:
+        pass
 
 
 class Told(Problems):
@@ -92,7 +99,9 @@ class SquadPredictor:
             raise UserError(f"--path {args.path} has no span head: name a model trained with --task switchable_squad")
         self.task, self.args = task, args
         self.bpe = task.bpe()
-        self.version2 = task.cfg.squad_version == "2.0"
+        self.version2 = (
+            says_version2(args.input) if task.cfg.squad_version == "auto" else task.cfg.squad_version == "2.0"
+        )
         self.problems = Told(args.input, args.strict)
 
     def settings(self) -> dict[str, Any]:
@@ -113,8 +122,6 @@ class SquadPredictor:
             if question is None:
                 return
             number += 1
-            if self.task.cfg.squad_version == "auto" and question.impossible is not None:
-                self.version2 = True  # of what follows; a document says it of all its questions
             yield Row(number, question.id, question.row, question)
 
     def encode(self, row: Row) -> Encoded:
@@ -125,7 +132,7 @@ class SquadPredictor:
             torch.from_numpy(build_input(one.prompt, one.context.ids[window.begin : window.end], *special))
             for window in one.windows
         ]
-        return Encoded(inputs, (one, self.version2))
+        return Encoded(inputs, one)
 
     def batch(self, inputs: list[Tensor]) -> dict[str, Any]:
         """As the task collates."""
@@ -140,6 +147,7 @@ class SquadPredictor:
         """Scores of the tokens of each window."""
         context = context_places(net_input["src_tokens"], net_input["src_lengths"], self.task.dictionary.eos())
         raw, _ = model(**net_input, span_scores=True)
+        check_numbers(raw, self.args.path)
         return window_scores(context, span_log_probs(raw, context))
 
     def geometry(self, model: Any) -> Geometry:
@@ -148,8 +156,8 @@ class SquadPredictor:
 
     def write(self, encoded: Encoded, results: list[Scores]) -> str:
         """A line of JSON."""
-        one, version2 = encoded.row
-        found = self.task.answer(one, results, version2)
+        one = encoded.row
+        found = self.task.answer(one, results, self.version2)
         best = next(candidate for candidate in found.candidates if candidate.text == found.text)
         line = {"id": one.question.id, "text": found.text, "start": best.start, "end": best.end}
         return json.dumps({**line, "null_odds": finite(found.null_odds), "n_best": found.to_json()}) + "\n"
@@ -157,6 +165,11 @@ class SquadPredictor:
     def write_bad(self, row: Any, reason: str) -> str:
         """A line that keeps the row's place."""
         return json.dumps({"id": row.index, "row": row.place, "error": reason}) + "\n"
+
+
+def says_version2(path: str) -> bool:
+    """Whether any question of a file says whether it has an answer, as 2.0's do; the first that does may come late."""
+    return any(question.impossible is not None for question in read_questions(path, Untold(path)))
 
 
 def finite(value: float) -> float | None:

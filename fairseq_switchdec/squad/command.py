@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,7 +89,7 @@ def read_object(flag: str, path: str) -> dict[str, Any]:
     """
     try:
         with open_bytes(path) as file:
-            text = file.read().decode("utf-8")
+            text = file.read().decode("utf-8-sig")
         lines = text.splitlines()
         if lines and lines[0].startswith('{"id":'):
             return {line["id"]: line for line in map(json.loads, lines)}
@@ -129,6 +130,8 @@ def split_n_best(path: str, entries: Mapping[str, Any]) -> tuple[dict[str, str],
             answers[identity] = texts[0] if texts else ""
             null_odds = entry.get("null_odds")
             odds[identity] = float("inf") if null_odds is None else float(null_odds)
+            if math.isnan(odds[identity]):
+                raise ValueError("no number")
         except (TypeError, KeyError, AttributeError, ValueError):
             raise UserError(f"--n-best {path}: the entry {identity!r} is none that predict writes") from None
     return answers, odds

@@ -231,10 +231,12 @@ def check(row: str, context: Any, entry: Any, problems: Problems) -> Question | 
         if not value.strip():
             problems(row, f"an empty {name}" + (": its answer is empty" if name == "context" else ""), left_out=False)
     impossible = entry.get("is_impossible")
+    if impossible is not None and not isinstance(impossible, bool):
+        problems(row, "'is_impossible' is neither true nor false: it is taken as unknown", left_out=False)
+        impossible = None
     answers = [] if impossible else check_answers(row, context, entry.get("answers", []), problems)
     golds = () if impossible else gold_texts(entry.get("answers", []))
-    known = None if impossible is None else bool(impossible)
-    return Question(identity, row, cast(str, text), context, tuple(answers), known, golds)
+    return Question(identity, row, cast(str, text), context, tuple(answers), impossible, golds)
 
 
 def gold_texts(entries: Any) -> tuple[str, ...]:

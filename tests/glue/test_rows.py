@@ -65,6 +65,22 @@ def test_json_lines(tmp_path):
     assert found[1].reason.startswith("not JSON") and "sentence" in found[3].reason
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_marks_of_other_editors(tmp_path, end):
+    """A byte order mark, lines that end as on Windows, NUL bytes; numbers that JSON does not have."""
+    path = tmp_path / "rows.tsv"
+    path.write_bytes(end.join(["\ufeffsentence\tlabel", "fi\0ne\t1", ""]).encode())
+    assert list(read_rows(str(path), GLUE["SST-2"])) == [Row(2, "0", ("fi\0ne",), "1")]
+    path = tmp_path / "rows.jsonl"
+    rows = ['\ufeff{"sentence": "fine"}', '{"sentence": "fine", "label": NaN}', '{"sentence": Infinity}', "\0"]
+    path.write_bytes(end.join(rows).encode())
+    found = list(read_rows(str(path), GLUE["SST-2"]))
+    assert found[0] == Row(1, "0", ("fine",)) and [type(row) for row in found[1:]] == [BadRow] * 3
+    path.write_text('{"sentence1": "a", "sentence2": "b", "score": NaN}\n')
+    (row,) = read_rows(str(path), GLUE["STS-B"])
+    assert isinstance(row, BadRow) and "is no number from 0 to 5" in row.reason
+
+
 def test_files_that_cannot_be_used(tmp_path):
     wrong = tmp_path / "dev.tsv"
     wrong.write_text("text\tlabel\nfine\t1\n")

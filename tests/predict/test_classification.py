@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -18,10 +19,13 @@ from support import POLICY_FLAGS, architecture, run_command
 from torch.testing import assert_close
 
 from fairseq_switchdec.export import export
-from fairseq_switchdec.predict import command
+from fairseq_switchdec.predict import classification, command
+from fairseq_switchdec.predict.classification import ClassificationPredictor
 from fairseq_switchdec.predict.journal import Journal
 from fairseq_switchdec.predict.predictor import Encoded
 from fairseq_switchdec.predict.run import batches, windows
+
+KEEP_ALL = ("--switch-decisions", "keep-all")
 
 
 def records(log: str, kind: str) -> list[dict[str, Any]]:
@@ -65,8 +69,9 @@ def test_validate_runs_forced_decisions(classifier):
     assert found["valid_accuracy"] == found["valid_keep_all_accuracy"]
 
 
-def test_regression_trains(bpe, tmp_path):
-    binary = prepared("STS-B", write_stsb(tmp_path / "STS-B"), bpe, tmp_path / "bin")
+def test_regression_trains_and_predicts_what_validation_counts(monkeypatch, bpe, tmp_path):
+    data = write_stsb(tmp_path / "STS-B")
+    binary = prepared("STS-B", data, bpe, tmp_path / "bin")
     log = run_command(
         "train", binary, *TASK, *architecture("switchable_bart_base"), *POLICY_FLAGS, *COMMON, "--num-classes", 1,
         "--regression-target", "--save-dir", tmp_path / "model", "--max-update", 3,
@@ -74,6 +79,13 @@ def test_regression_trains(bpe, tmp_path):
     valid = records(log, "valid")[-1]
     assert 0 < float(valid["valid_loss"]) < 20 and "valid_accuracy" not in valid
     assert (binary / "label" / "train.label").read_text().splitlines()[0] in ("0", "0.5")
+    model = SimpleNamespace(checkpoint=tmp_path / "model" / "checkpoint_last.pt")
+    lines = predict(monkeypatch, model, bpe, data / "dev.tsv", tmp_path / "out.jsonl", "--glue-task", "STS-B")
+    squares = [((line["score"] - float(line["gold"])) / 5) ** 2 for line in lines]
+    assert len(squares) == 24
+    assert sum(squares) / 24 / math.log(2) == pytest.approx(float(valid["valid_loss"]), abs=2e-3)  # fairseq logs bits
+    with pytest.raises(SystemExit, match="asks for 0, 1, the model predicts a number: name the task"):
+        predict(monkeypatch, model, bpe, data / "dev.tsv", tmp_path / "no.jsonl")
 
 
 def test_keep_all_equals_stock_after_export(classifier, tmp_path):
@@ -132,6 +144,59 @@ def test_predicts_what_validation_counts(monkeypatch, classifier, bpe, tmp_path)
     assert report["cost"] == pytest.approx(float(valid["valid_cost"]), abs=1e-3)
     assert report["tokens_dropped"] == pytest.approx(float(valid["valid_tokens_dropped"]), abs=1e-3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "report.json"]
+
+
+def test_decisions_that_are_given(monkeypatch, classifier, bpe, tmp_path):
+    """keep-all, random ones by the seed, a file's entries in turn; an empty file is refused."""
+    file = tmp_path / "decisions.json"
+
+    def run(name: str, decisions: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        report = tmp_path / f"{name}.json"
+        words = ("--switch-decisions", decisions, "--switch-random-keep", 0.5, "--switch-report", report)
+        lines = predict(monkeypatch, classifier, bpe, classifier.data / "dev.tsv", tmp_path / f"{name}.jsonl", *words)
+        return lines, json.loads(report.read_text())["per_input"]
+
+    _, kept = run("kept", "keep-all")
+    assert {entry["cost"] for entry in kept} == {1.0}
+    random, drawn = run("random", "random")
+    names = ("attention_keep", "ffn_keep", "token_strategy")
+    ran = [[entry[name] for name in names] for entry in drawn]
+    assert len(set(map(str, ran))) > 12
+    file.write_text(json.dumps(drawn[:3]))
+    lines, forced = run("forced", file)
+    assert [[entry[name] for name in names] for entry in forced] == ran[:3] * 8
+    for mine, other in zip(lines[:3], random):
+        assert mine["scores"] == pytest.approx(other["scores"], abs=2e-6)
+    file.write_text("[]")
+    with pytest.raises(SystemExit, match="--switch-decisions .*decisions.json: the list is empty"):
+        run("refused", file)
+    assert not list(tmp_path.glob("refused*"))
+
+
+def test_a_ruined_model_is_told(monkeypatch, classifier, bpe, tmp_path):
+    state = load_checkpoint_to_cpu(str(classifier.checkpoint))
+    state["model"]["decoder.layers.0.fc1.bias"].fill_(math.nan)
+    torch.save(state, tmp_path / "ruined.pt")
+    ruined = SimpleNamespace(checkpoint=tmp_path / "ruined.pt")
+    with pytest.raises(SystemExit, match="ruined.pt gives scores that are no numbers"):
+        predict(monkeypatch, ruined, bpe, classifier.data / "dev.tsv", tmp_path / "out.jsonl", *KEEP_ALL)
+
+
+def test_the_bpe_forgets(monkeypatch, classifier, bpe, tmp_path):
+    """Memory does not grow with every new word of a stream."""
+    sizes, encode = [], ClassificationPredictor.encode
+
+    def seen(self: ClassificationPredictor, row: Any) -> Encoded:
+        made = encode(self, row)
+        sizes.append(len(self.bpe.bpe.cache))
+        return made
+
+    monkeypatch.setattr(ClassificationPredictor, "encode", seen)
+    monkeypatch.setattr(classification, "REMEMBERED", 20)
+    source = tmp_path / "rows.tsv"
+    source.write_text("sentence\n" + "".join(f"word{number} more{number}\n" for number in range(60)))
+    assert len(predict(monkeypatch, classifier, bpe, source, tmp_path / "out.jsonl")) == 60
+    assert 20 < max(sizes) < 40 and sizes.count(min(sizes)) > 1
 
 
 class Killed(BaseException):

@@ -122,3 +122,11 @@ def test_odds_that_are_no_number(tmp_path: Path) -> None:
     path = write_json(tmp_path / "n_best.json", {})
     with pytest.raises(UserError, match="the entry 'a' is none that predict writes"):
         split_n_best(str(path), {"a": {"n_best": [], "null_odds": "x"}})
+    with pytest.raises(UserError, match="the entry 'a' is none that predict writes"):
+        split_n_best(str(path), {"a": {"n_best": [], "null_odds": float("nan")}})
+
+
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes('\ufeff{"id": "a", "text": "red"}\r\n'.encode())
+    assert read_predictions(str(path)) == {"a": "red"}

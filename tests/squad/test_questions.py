@@ -45,6 +45,18 @@ def test_lines_are_a_stream_and_a_bad_one_is_told(tmp_path: Path, caplog: pytest
         read(path, strict=True)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_marks_of_other_editors(tmp_path: Path, end: str) -> None:
+    """A byte order mark, lines that end as on Windows, NUL bytes."""
+    rows = [{"id": f"q{n}", "question": "Who\0?", "context": "He."} for n in range(2)]
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "rows.jsonl").write_bytes(("\ufeff" + end.join([*lines, "\0", lines[0].replace("q0", "\0")])).encode())
+    assert [question.text for question in read(tmp_path / "rows.jsonl")] == ["Who\0?"] * 2
+    text = "\ufeff" + json.dumps(make_document(2), indent=1).replace("\n", end)
+    (tmp_path / "d.json").write_bytes(text.encode())
+    assert len(read(tmp_path / "d.json", strict=True)) == 4
+
+
 BAD_ENTRIES: list[tuple[dict[str, Any], str, bool]] = [  # entry, what is said, whether it can be asked still
     ({"question": "?"}, "no 'id'", False),
     ({"id": 7, "question": "?"}, "no 'id'", False),
@@ -54,6 +66,9 @@ BAD_ENTRIES: list[tuple[dict[str, Any], str, bool]] = [  # entry, what is said, 
     ({"id": "a", "question": "?", "answers": [{"text": "red"}]}, "without 'text' or 'answer_start'", True),
     ({"id": "a", "question": "?", "answers": {}}, "'answers' is no list", True),
     ({"id": "a", "question": " "}, "an empty question", True),
+    ({"id": "a", "question": "?", "is_impossible": float("nan")}, "'is_impossible' is neither true nor false", True),
+    ({"id": "a", "question": "?", "answers": [{"text": "red", "answer_start": float("inf")}]}, "without 'text'", True),
+    ({"id": "a", "question": float("-inf")}, "no 'question'", False),
     ({"id": "0-0", "question": "again?"}, "stood in an earlier row", False),
 ]
 
