@@ -84,8 +84,6 @@ def load_checkpoint(file: io.BufferedReader, map_location=None) -> dict:
     try:
         _check_sums(file)
         state = _restricted_load(file, map_location)
-    except MemoryError:
-        raise  # says nothing about the file
     except Exception as error:  # bytes that are not what they should be raise nearly anything
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
@@ -125,6 +123,8 @@ def _reason(error: Exception) -> str:
     """What torch or Python met, in a few words."""
     if isinstance(error, (EOFError, OSError)):  # the latter where a place in the file is looked for before its start
         return "it ends too early"
+    if isinstance(error, MemoryError):  # a flipped bit can make a length of it that no file has
+        return "it asks for more memory than there is"
     # torch puts its advice first, to load without weights_only, and what it met last, followed by hints for itself.
     text = str(error).split("WeightsUnpickler error:")[-1].strip() or type(error).__name__
     return text.splitlines()[0].partition(". ")[0].rstrip(".")

@@ -186,3 +186,14 @@ def test_commands_print_the_message_alone(corpus, tmp_path, torch_version, reque
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"fairseq_switchdec: {path} cannot be read as a checkpoint")
     assert "Traceback" not in done.stderr
+
+
+def test_a_length_that_no_file_has(tmp_path, monkeypatch):
+    """One flipped bit makes a string of 8 exabytes, which Python meets with a MemoryError."""
+    from fairseq_switchdec.compat import checkpoints, restricted_pickle
+
+    monkeypatch.setattr(checkpoints, "_restricted_load", lambda *_: restricted_pickle.load(*_, {}))
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(b"\x80\x04\x8d" + (2**62).to_bytes(8, "little") + b"\n")
+    with pytest.raises(UserError, match=r"damaged\.pt cannot be read as a checkpoint .* copy or download it again"):
+        load(path)
