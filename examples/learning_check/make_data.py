@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from fairseq_switchdec.files import write_text
 
 TYPES = ("FIRST", "DOUBLE", "LAST", "MARKED")
 SYMBOLS = tuple(f"s{number}" for number in range(200))
@@ -81,10 +82,7 @@ def noise_floor() -> float:
 def write_split(folder: Path, split: str, pairs: Iterable[tuple[str, str]]) -> None:
     """Writes one split as ``SPLIT.source`` and ``SPLIT.target``."""
     for suffix, lines in zip(("source", "target"), zip(*pairs)):
-        path = folder / f"{split}.{suffix}"
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(folder / f"{split}.{suffix}", "".join(f"{line}\n" for line in lines))
 
 
 def main() -> None:

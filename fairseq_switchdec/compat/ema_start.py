@@ -25,6 +25,7 @@ def _mend(module: ModuleType) -> None:
 
     @functools.wraps(stock)
     def load_checkpoint(self, *args, **kwargs):
+        """As fairseq's; moving averages that the checkpoint lacks begin at its weights."""
         options = self.cfg.ema
         if not options.store_ema:
             return stock(self, *args, **kwargs)

@@ -42,6 +42,7 @@ def _mend(transformer_layer: ModuleType) -> None:
         fc2_bias: Tensor,
         padding_mask: Optional[Tensor],
     ) -> Tensor:
+        """torch's fast path, told what kind of mask fairseq gives it; x and the result are (B, S, embed_dim)."""
         attention = (x, embed_dim, num_heads, qkv_weight, qkv_bias, out_weight, out_bias)
         norms = (use_gelu, norm_first, eps, norm1_weight, norm1_bias, norm2_weight, norm2_bias)
         ffn = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)

@@ -17,7 +17,7 @@ from ..criterions.classification import head_geometry
 from ..errors import UserError
 from ..glue.rows import BadRow, Row, read_rows
 from ..glue.tasks import GLUE, STSB_SCALE, glue_task
-from ..squad.tokens import REMEMBERED
+from ..squad.tokens import bound_cache
 from .predictor import Encoded, RowError, Unusable, check_numbers
 
 
@@ -84,8 +84,7 @@ class ClassificationPredictor:
         words = sum(len(text.split()) for text in row.texts)
         if words > self.limit and not self.truncate:  # each is a token at least
             raise self.too_long(f"{words} words")
-        if len(self.bpe.bpe.cache) > REMEMBERED:  # fairseq's encoder keeps every word it has met
-            self.bpe.bpe.cache.clear()
+        bound_cache(self.bpe.bpe)
         cfg = self.task.cfg
         parts = []
         for text, first in zip(row.texts, (cfg.init_token, cfg.separator_token)):

@@ -23,7 +23,7 @@ from ..errors import UserError
 
 #: A longer run of letters, or of spaces, is cut before merging, whose time grows with the square of the length.
 LONGEST_PIECE = 400
-#: Pieces that the encoder remembers before it forgets them all: memory stays flat on a stream.
+#: Pieces that the encoder remembers before it forgets them all.
 REMEMBERED = 300_000
 
 
@@ -86,8 +86,7 @@ class OffsetBPE:
         ids: list[int] = []
         starts: list[int] = []
         ends: list[int] = []
-        if len(self.bpe.cache) > REMEMBERED:
-            self.bpe.cache.clear()
+        bound_cache(self.bpe)
         for match in self.bpe.re.finditer(self.bpe.pat, text):
             for begin, end in cut(text, match.start(), match.end()):
                 self.encode_piece(text, begin, end, ids, starts, ends)
@@ -112,6 +111,12 @@ class OffsetBPE:
             ids.append(self.ids.get(token, self.unknown))
             starts.append(begin + first)
             ends.append(begin + last + 1)
+
+
+def bound_cache(bpe: Any) -> None:
+    """Keep fairseq's GPT-2 encoder, which remembers every piece of text it has met, from growing on a long stream."""
+    if len(bpe.cache) > REMEMBERED:
+        bpe.cache.clear()
 
 
 def cut(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:

@@ -19,11 +19,12 @@ from support import POLICY_FLAGS, architecture, run_command
 from torch.testing import assert_close
 
 from fairseq_switchdec.export import export
-from fairseq_switchdec.predict import classification, command
+from fairseq_switchdec.predict import command
 from fairseq_switchdec.predict.classification import ClassificationPredictor
 from fairseq_switchdec.predict.journal import Journal
 from fairseq_switchdec.predict.predictor import Encoded
 from fairseq_switchdec.predict.run import batches, windows
+from fairseq_switchdec.squad import tokens
 
 KEEP_ALL = ("--switch-decisions", "keep-all")
 
@@ -192,7 +193,7 @@ def test_the_bpe_forgets(monkeypatch, classifier, bpe, tmp_path):
         return made
 
     monkeypatch.setattr(ClassificationPredictor, "encode", seen)
-    monkeypatch.setattr(classification, "REMEMBERED", 20)
+    monkeypatch.setattr(tokens, "REMEMBERED", 20)
     source = tmp_path / "rows.tsv"
     source.write_text("sentence\n" + "".join(f"word{number} more{number}\n" for number in range(60)))
     assert len(predict(monkeypatch, classifier, bpe, source, tmp_path / "out.jsonl")) == 60
