@@ -22,7 +22,7 @@ from fairseq_switchdec.policy import SwitchPolicy
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "policy": [(encoder, "pool"), (SwitchPolicy, "decide")],
     "token dropping": [(encoder.SwitchableEncoder, "kept_tokens")],
-    "layout of tokens": [(Ragged, "__init__"), (Ragged, "select"), (Ragged, "buckets"), (Ragged, "size")],
+    "layout of tokens": [(Ragged, name) for name in ("__init__", "select", "pieces", "buckets", "size")],
     "who runs a sublayer": [(Decisions, "rows"), (Decisions, "select")],
     "beams": [(DecoderCache, "__init__"), (DecoderCache, "advance"), (DecoderCache, "reorder")],
 }

@@ -69,14 +69,17 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
         choose = None if isinstance(decisions, Decisions) else (decisions or choose_greedy)
         decided = decisions if isinstance(decisions, Decisions) else self.space.keep_all(src_tokens.size(0))
         features = []
-        for index, layer in enumerate(self.layers):
-            x = run_layer(layer, self.checkpoint_activations and self.training, x, tokens, decided)
-            if choose is not None and index < len(self.policy.stages):
+        stages = 0 if choose is None else len(self.policy.stages)
+        first = max(1, stages)
+        for index in range(first):
+            x = self.run(slice(index, index + 1), x, tokens, decided)
+            if choose is not None:
                 features.append(pool(x.detach(), tokens.size))
                 decided = self.policy.decide(index, features[-1], choose, decided)
             if index == 0 and bool(decided.token_strategy.any()):
                 kept = self.kept_tokens(src_tokens, decided)
                 x, tokens = x[kept[real]], Ragged(kept.sum(1).tolist(), x.device)
+        x = self.run(slice(first, None), x, tokens, decided)
         return {
             "encoder_out": [x],
             "tokens": tokens,
@@ -84,6 +87,17 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
             "features": torch.stack(features, dim=1) if features else None,
             "beams": 1,
         }
+
+    def run(self, layers: slice, x: Tensor, tokens: Ragged, decisions: Decisions) -> Tensor:
+        """Some layers in a row, on the tokens of all inputs, (N, D); inputs never read each other's."""
+        recompute = self.checkpoint_activations and self.training
+        parts = []
+        for piece in tokens.pieces():
+            part, decided = x[piece.tokens], decisions.select(piece.inputs)
+            for layer in list(self.layers)[layers]:
+                part = run_layer(layer, recompute, part, piece.layout, decided)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def content_mask(self, src_tokens: Tensor) -> Tensor:
         """bool (B, S): tokens that may be dropped: neither padding nor ``<s>`` nor ``</s>``."""

@@ -126,10 +126,11 @@ class SourceKeys:
     """
 
     def __init__(self, attention: Attention, source: Tensor, tokens: Ragged):
-        pairs = tokens.in_pieces(lambda x, _: torch.cat(attention.keys_values(x), dim=-1), source).chunk(2, dim=-1)
+        parts = [attention.keys_values(source[piece.tokens]) for piece in tokens.pieces()]
+        projected = [torch.cat(part) for part in zip(*parts)]
         buckets = []
-        for bucket in tokens.buckets if len(tokens) else []:
-            keys, values = (attention.split_heads(bucket.gather(x)) for x in pairs)
+        for bucket in tokens.buckets:
+            keys, values = (attention.split_heads(bucket.gather(x)) for x in projected)
             if not torch.is_grad_enabled():  # many steps will read them: once in an order that is read fast
                 values = values.contiguous()
                 if keys.dtype == torch.float32:

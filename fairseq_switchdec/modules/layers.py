@@ -6,7 +6,6 @@ hook runs after the work is done, and 0.12.2's encoder layer carries copies of a
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -78,9 +77,9 @@ class SwitchableEncoderLayer(SwitchableLayer):
     def forward(self, x: Tensor, tokens: Ragged, decisions: Decisions) -> Tensor:
         """Run what each input keeps."""
         index, part = tokens.select(decisions.rows("attention", self.index))
-        x = run_rows(partial(part.in_pieces, self.attend), index, x)
-        index, rest = tokens.select(decisions.rows("ffn", self.index))
-        return run_rows(partial(rest.in_pieces, lambda x, _: self.feed_forward(x)), index, x)
+        x = run_rows(lambda x: self.attend(x, part), index, x)
+        index, _ = tokens.select(decisions.rows("ffn", self.index))
+        return run_rows(self.feed_forward, index, x)
 
 
 class SwitchableDecoderLayer(SwitchableLayer):

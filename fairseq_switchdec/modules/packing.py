@@ -82,7 +82,7 @@ class OneDNNLinear(PackedLinear):
     def forward(self, x: Tensor) -> Tensor:
         # oneDNN compiles a product for every number of rows, and keeps a thousand of them: let them be few.
         rows = x.flatten(0, -2)
-        missing = -len(rows) % (1 if len(rows) <= 16 else 8 if len(rows) <= 64 else 32)
+        missing = -len(rows) % (1 if len(rows) <= 16 else 4 if len(rows) <= 64 else 32)
         padded = F.pad(rows, (0, 0, 0, missing)) if missing else rows
         y = torch.ops.mkldnn._linear_pointwise(padded, self.weight, self.bias, "none", [], "")
         return y[: len(rows)].view(*x.shape[:-1], -1)

@@ -7,9 +7,10 @@ tokens (paper, section 3.1) therefore saves what it promises even where every in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +42,20 @@ class Bucket:
         """The bucket's part, (n, width, D), of the tokens of all inputs, (N, D); padding repeats a real token."""
         tokens = x if self.index is None else x.index_select(0, self.index)
         return tokens.unflatten(0, (len(self.inputs), self.width))
+
+
+class Piece(NamedTuple):
+    """Some inputs that a model runs on before it turns to the next.
+
+    Attributes:
+        inputs: their places in the batch.
+        tokens: where their tokens are.
+        layout: the layout of those.
+    """
+
+    inputs: list[int]
+    tokens: slice
+    layout: Ragged
 
 
 class Ragged:
@@ -85,34 +100,24 @@ class Ragged:
             self._selected[key] = tokens.to(self.device), part
         return self._selected[key]
 
+    def pieces(self) -> list[Piece]:
+        """Neighbouring inputs of at most `PIECE` tokens together, or one that has more; all in one piece on a GPU, or
+        where gradients are wanted."""
+        if torch.is_grad_enabled() or torch.device(self.device).type != "cpu":
+            return [Piece(list(range(len(self))), slice(None), self)]
+        return self._pieces
+
     @cached_property
-    def pieces(self) -> list[tuple[slice, Ragged]]:
-        """Neighbouring inputs of at most `PIECE` tokens together, or one that has more: where their tokens are, and
-        the layout of those; none where one piece would hold all."""
+    def _pieces(self) -> list[Piece]:
         groups: list[list[int]] = []
         for i, length in enumerate(self.lengths):
             if groups and sum(self.lengths[j] for j in groups[-1]) + length <= PIECE:
                 groups[-1].append(i)
             else:
                 groups.append([i])
-        if len(groups) == 1:
-            return []
         ends = self.ends.tolist()
-        return [
-            (slice(ends[group[0]] - self.lengths[group[0]], ends[group[-1]]), self.select(torch.tensor(group))[1])
-            for group in groups
-        ]
-
-    def in_pieces(self, function: Callable[[Tensor, Ragged], Tensor], x: Tensor) -> Tensor:
-        """``function(x, self)``, which treats every input by itself; on a CPU, where no gradients are wanted, piece by
-        piece.
-
-        Args:
-            x: (N, D).
-        """
-        if torch.is_grad_enabled() or x.device.type != "cpu" or not self.pieces:
-            return function(x, self)
-        return torch.cat([function(x[tokens], part) for tokens, part in self.pieces])
+        tokens = [slice(ends[group[0]] - self.lengths[group[0]], ends[group[-1]]) for group in groups]
+        return [Piece(group, part, self.select(torch.tensor(group))[1]) for group, part in zip(groups, tokens)]
 
     @cached_property
     def buckets(self) -> list[Bucket]:

@@ -11,6 +11,7 @@ from support import build_stock, build_switchable, make_dictionary
 
 from fairseq_switchdec.decisions import Decisions
 from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.modules import ragged
 from fairseq_switchdec.policy import input_uniforms, random_decisions
 
 
@@ -103,6 +104,19 @@ class TestKeepAllIsStockBART:
 @pytest.mark.parametrize("changes", [{}, {"switch_split_attention": True}, {"switch_per_layer": True}])
 @pytest.mark.parametrize("seed", range(3))
 class TestMixedDecisions:
+    def test_piece_by_piece_equals_all_at_once(self, dictionary, stock, batch, changes, seed, monkeypatch):
+        """The encoder runs all layers on some inputs before it turns to the next, whoever decides."""
+        model = build_switchable(dictionary, stock, **changes)
+        for options in ({"decisions": draw(model, 5, seed)}, {}):
+            found = []
+            for tokens in (1, 24, 10_000):
+                monkeypatch.setattr(ragged, "PIECE", tokens)
+                with torch.no_grad():
+                    found.append(model.encoder(batch["src_tokens"], batch["src_lengths"], **options))
+            for out in found:
+                assert out["decisions"].equal(found[0]["decisions"])
+                torch.testing.assert_close(out["encoder_out"], found[0]["encoder_out"], rtol=0, atol=1e-5)
+
     def test_logits_equal_one_by_one(self, dictionary, stock, batch, changes, seed):
         model = build_switchable(dictionary, stock, **changes)
         decisions = draw(model, 5, seed)

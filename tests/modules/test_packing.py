@@ -67,7 +67,7 @@ def test_rows_are_rounded_up_to_few_numbers_of_them(rows: int, monkeypatch: pyte
         torch.ops.mkldnn, "_linear_pointwise", lambda x, *rest: seen.append(len(x)) or product(x, *rest), raising=False
     )
     assert torch.equal(packed(x), expected) and len(expected) == rows
-    assert seen[0] >= rows and seen[0] % (1 if rows <= 16 else 8 if rows <= 64 else 32) == 0
+    assert seen[0] >= rows and seen[0] % (1 if rows <= 16 else 4 if rows <= 64 else 32) == 0
 
 
 @pytest.mark.parametrize("kind", [OneDNNLinear, BFloat16Linear])

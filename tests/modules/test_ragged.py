@@ -62,16 +62,14 @@ def test_equal_lengths_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize("lengths", [*LENGTHS, [2, 30, 3, 1, 6, 7, 5]])
-def test_pieces_equal_the_whole(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_are_the_whole(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ragged_module, "PIECE", 9)
     ragged, x = Ragged(lengths, "cpu"), states(lengths)
-    sizes = []
-
-    def normalize(x: Tensor, tokens: Ragged) -> Tensor:
-        sizes.append(len(x))
-        return torch.cat([part - part.mean(0) for part in x.split(list(tokens.lengths))])
-
+    assert [piece.layout for piece in ragged.pieces()] == [ragged]  # gradients are wanted
     with torch.no_grad():
-        found = ragged.in_pieces(normalize, x)
-    assert all(size <= 9 or size in lengths for size in sizes) and sum(sizes) == len(x)
-    assert torch.equal(found, normalize(x, ragged))
+        pieces = ragged.pieces()
+    assert [i for piece in pieces for i in piece.inputs] == list(range(len(lengths)))
+    assert torch.equal(torch.cat([x[piece.tokens] for piece in pieces]), x)
+    for piece in pieces:
+        assert piece.layout.lengths == tuple(lengths[i] for i in piece.inputs)
+        assert sum(piece.layout.lengths) <= 9 or len(piece.inputs) == 1
