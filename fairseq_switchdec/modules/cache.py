@@ -21,6 +21,9 @@ from .ragged import Ragged
 #: Positions of all hypotheses that a pool has slots for at first.
 POSITIONS = 32
 
+#: In bfloat16, slots are attended to in multiples of so many.
+BLOCK = 64
+
 
 class Slots:
     """Who sees which slot of an input's pool, the same in all layers.
@@ -78,10 +81,11 @@ class Pool:
         """Fill the newest slots, with (n, H, G, D / H); returns those that may be attended to, (n, H, slots, D / H)."""
         if self.buffer is None:
             self.buffer = new.new_zeros(*new.shape[:2], self.slots.capacity, new.size(3))
-        self.buffer[:, :, self.slots.used - new.size(2) : self.slots.used] = new
-        if new.dtype == torch.bfloat16:  # oneDNN would compile its product anew for each number of slots
-            return self.buffer
-        return self.buffer[:, :, : self.slots.used]
+        used = self.slots.used
+        self.buffer[:, :, used - new.size(2) : used] = new
+        if new.dtype == torch.bfloat16:  # oneDNN compiles a product for every number of slots: let them be few
+            used += -used % BLOCK
+        return self.buffer[:, :, :used]
 
     def keep(self, slots: Tensor) -> None:
         """Move some slots, int64 (n, m), to the front."""
