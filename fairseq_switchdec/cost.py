@@ -105,7 +105,7 @@ def flops(geometry: Geometry, keep: Keep, lengths: Lengths, policy_flops: int = 
     feed_forward = source * 2 * g.encoder_dim * g.encoder_ffn_dim
     macs = (keep.attention[:, : g.encoder_layers] * attention).sum(1)
     macs += (keep.ffn[:, : g.encoder_layers] * feed_forward).sum(1)
-    # Decoder: keys that all steps together compare with, in a step those of all hypotheses (`modules.cache`); the keys
+    # Decoder: keys that all steps together compare with, in a step those of all hypotheses (`runtime.cache`); the keys
     # and values of the source are projected once an input.
     keys = beam * target * (target + 1) / 2 if lengths.incremental else target**2
     self_attention = beam * (target * 4 * g.decoder_dim**2 + 2 * keys * g.decoder_dim)

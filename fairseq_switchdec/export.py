@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import models  # noqa: F401  (registers what a checkpoint names)
 from .errors import UserError
-from .models.plain_bart import drop_duplicates, flat_args, model_name, split_projections
+from .models.bart.plain import drop_duplicates, flat_args, model_name, split_projections
 
 #: What plain BART is called; any other name of ours is of a geometry that ``args`` spells out.
 PLAIN_ARCHS = {"switchable_bart_base": "bart_base"}

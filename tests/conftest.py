@@ -25,7 +25,7 @@ from support import (
     train_flags,
 )
 
-from fairseq_switchdec.models.switchable_bart import SwitchableBARTModel
+from fairseq_switchdec.models.bart.model import SwitchableBARTModel
 
 
 @pytest.fixture(scope="session")

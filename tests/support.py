@@ -19,7 +19,7 @@ import torch  # noqa: E402
 from fairseq.data import Dictionary  # noqa: E402
 from fairseq.models.bart.model import BARTModel, bart_base_architecture  # noqa: E402
 
-from fairseq_switchdec.models.switchable_bart import SwitchableBARTModel, switchable_bart_base  # noqa: E402
+from fairseq_switchdec.models.bart.model import SwitchableBARTModel, switchable_bart_base  # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -14,9 +14,9 @@ from unittest.mock import patch
 
 from fairseq_switchdec.decisions import Decisions
 from fairseq_switchdec.models import encoder
-from fairseq_switchdec.modules.cache import DecoderCache
-from fairseq_switchdec.modules.ragged import Ragged
 from fairseq_switchdec.policy import SwitchPolicy
+from fairseq_switchdec.runtime.cache import DecoderCache
+from fairseq_switchdec.runtime.ragged import Ragged
 
 #: What is counted: part -> functions, as (owner, name).
 PARTS: dict[str, list[tuple[Any, str]]] = {

@@ -29,7 +29,7 @@ from fairseq.data import Dictionary  # noqa: E402
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from fairseq_switchdec.models.plain_bart import DUPLICATES  # noqa: E402
+from fairseq_switchdec.models.bart.plain import DUPLICATES  # noqa: E402
 
 #: Standard deviation of a matrix's outputs, and of the logits. BART's initial 0.02 gives attention that looks
 #: everywhere alike and logits that only repeat the last word.

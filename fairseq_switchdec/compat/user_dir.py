@@ -34,7 +34,7 @@ def _mend(utils: ModuleType) -> None:
             if not os.path.exists(path) and user_dir == PACKAGE:
                 path = PACKAGE_DIR  # the installed package, also where an editable install keeps it
             if os.path.isdir(path) and os.path.samefile(path, PACKAGE_DIR):
-                _register_tasks_and_models()
+                register_tasks_and_models()
                 return
             if os.path.basename(path) == PACKAGE and f"{PACKAGE}.tasks" not in sys.modules:
                 _forget_package()  # the user names another copy, such as a checkout: that one counts
@@ -43,7 +43,8 @@ def _mend(utils: ModuleType) -> None:
     utils.import_user_module = import_user_module
 
 
-def _register_tasks_and_models() -> None:
+def register_tasks_and_models() -> None:
+    """What ``--user-dir fairseq_switchdec`` does, for programs that are not fairseq's commands."""
     from fairseq.models import import_models
     from fairseq.tasks import import_tasks
 

@@ -1,10 +1,9 @@
-"""The switchable BART, as fairseq model ``switchable_bart``."""
+"""The switchable models, a folder a backbone; encoder and decoder of those that have both."""
 
 from ..compat import install
 
 install()  # for `from fairseq_switchdec.models import SwitchableBARTModel` as a program's first sight of fairseq
 
-from .. import tasks  # noqa: E402  (from_pretrained needs the task that a checkpoint names)
-from .switchable_bart import SwitchableBARTModel  # noqa: E402
+from .bart import SwitchableBARTModel  # noqa: E402
 
-__all__ = ["SwitchableBARTModel", "tasks"]
+__all__ = ["SwitchableBARTModel"]

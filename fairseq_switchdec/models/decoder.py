@@ -8,11 +8,11 @@ import torch
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
-from ..modules import SwitchableDecoderLayer
-from ..modules.cache import DecoderCache
-from ..modules.checkpointing import run_layer
-from ..modules.layers import causal_mask
-from ..modules.packing import Packs
+from ..blocks import SwitchableDecoderLayer
+from ..blocks.layers import causal_mask
+from ..runtime.cache import DecoderCache
+from ..runtime.checkpointing import run_layer
+from ..runtime.packing import Packs
 from .embedding import Embeds
 
 CACHE = "switchable_decoder_cache"

@@ -8,12 +8,12 @@ import torch
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
+from ..blocks import SwitchableEncoderLayer
 from ..cost import Lengths
 from ..decisions import Decisions, DecisionSpace
-from ..modules import SwitchableEncoderLayer
-from ..modules.checkpointing import run_layer
-from ..modules.ragged import Ragged
 from ..policy import Chooser, SwitchPolicy, choose_greedy, pool
+from ..runtime.checkpointing import run_layer
+from ..runtime.ragged import Ragged
 from ..tokens import kept_tokens
 from .embedding import Embeds
 

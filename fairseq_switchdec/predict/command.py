@@ -12,13 +12,13 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.tasks import TASK_REGISTRY
 
-from .. import tasks  # noqa: F401  (registers ours)
+from ..compat.user_dir import register_tasks_and_models
 from ..config import RUN_DECISIONS
 from ..errors import UserError
 from ..files import check_writable
 from ..generation.run_settings import digest, model_digest
-from ..models.plain_bart import can_become_switchable, flat_args, name_switchable
-from ..modules.packing import PRECISIONS
+from ..models.bart.plain import can_become_switchable, flat_args, name_switchable
+from ..runtime.packing import PRECISIONS
 from .run import Runner, file_digest
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ TASK_OPTIONS = ("data", "seed", "switch_decisions", "switch_random_keep", "switc
 
 def predicting_tasks() -> dict[str, Any]:
     """The tasks that can predict, by name."""
+    register_tasks_and_models()
     return {name: task for name, task in sorted(TASK_REGISTRY.items()) if hasattr(task, "build_predictor")}
 
 

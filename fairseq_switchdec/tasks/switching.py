@@ -27,8 +27,8 @@ from ..decisions import Decisions
 from ..errors import UserError
 from ..generation.decision_source import DecisionSource
 from ..generation.report import SwitchReport
-from ..models.plain_bart import can_become_switchable, name_switchable
-from ..modules.packing import PRECISIONS
+from ..models.bart.plain import can_become_switchable, name_switchable
+from ..runtime.packing import PRECISIONS
 from .shards import even_shards, is_filler, without_weight
 
 logger = logging.getLogger(__name__)

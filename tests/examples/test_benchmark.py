@@ -221,7 +221,7 @@ def test_check_catches_a_wrong_weight(bench: Any, weights: Path, tmp_path: Path)
 def test_bookkeeping_counts_outermost_calls_and_restores(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(100))
     monkeypatch.setattr(bench.bookkeeping.time, "perf_counter", lambda: next(ticks))
-    from fairseq_switchdec.modules.ragged import Ragged
+    from fairseq_switchdec.runtime.ragged import Ragged
 
     originals = {name: vars(Ragged)[name] for name in ("__init__", "select", "buckets")}
     with bench.bookkeeping.measured() as seconds:

@@ -23,7 +23,7 @@ from fairseq_switchdec.cost import Keep, flops
 from fairseq_switchdec.criterions.span import SpanObjective, context_places, span_scores
 from fairseq_switchdec.decisions import Decisions
 from fairseq_switchdec.errors import UserError
-from fairseq_switchdec.models.switchable_bart import switchable_bart_base
+from fairseq_switchdec.models.bart.model import switchable_bart_base
 from fairseq_switchdec.predict import command
 from fairseq_switchdec.squad.dataset import SpanDataset
 from fairseq_switchdec.tasks.switchable_squad import SwitchableSquadTask

@@ -13,11 +13,11 @@ from fairseq import utils
 from torch import Tensor, nn
 
 from ..decisions import Decisions
+from ..runtime.cache import LayerCache, SourceKeys
+from ..runtime.packing import Packs
+from ..runtime.ragged import Ragged
+from ..runtime.skipping import run_rows
 from .attention import Attention
-from .cache import LayerCache, SourceKeys
-from .packing import Packs
-from .ragged import Ragged
-from .skipping import run_rows
 
 
 class SwitchableLayer(Packs):
@@ -87,7 +87,7 @@ class SwitchableDecoderLayer(SwitchableLayer):
 
     x is (B, G, T, D): the G hypotheses (beams) of an input share its decisions and its encoder states, so they stay
     together; cross-attention sees them as G x T queries over one set of keys and values, and so does self-attention in
-    a decoding step, where T is 1 (`fairseq_switchdec.modules.cache`).
+    a decoding step, where T is 1 (`fairseq_switchdec.runtime.cache`).
     """
 
     def __init__(self, cfg: Any, index: int, decoder_index: int):

@@ -11,7 +11,7 @@ from fairseq import checkpoint_utils, file_utils
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from torch import Tensor
 
-from ..errors import UserError
+from ...errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fairseq_switchdec.blocks.attention import Attention
 from fairseq_switchdec.decisions import Decisions, DecisionSpace
-from fairseq_switchdec.modules import cache as cache_module
-from fairseq_switchdec.modules.attention import Attention
-from fairseq_switchdec.modules.cache import DecoderCache, SourceKeys
-from fairseq_switchdec.modules.ragged import Ragged
+from fairseq_switchdec.runtime import cache as cache_module
+from fairseq_switchdec.runtime.cache import DecoderCache, SourceKeys
+from fairseq_switchdec.runtime.ragged import Ragged
 
 SPACE = DecisionSpace(2, 3, split_attention=True)
 HEADS, SIZE = 2, 3

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from fairseq_switchdec.modules import run_rows
+from fairseq_switchdec.runtime.skipping import run_rows
 
 X = torch.arange(24.0).view(4, 3, 2)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_switchdec.modules.memory import VARIABLES
+from fairseq_switchdec.runtime.memory import VARIABLES
 
 PROGRAM = """
 import resource
 import torch
-from fairseq_switchdec.modules.memory import keep_freed_memory
+from fairseq_switchdec.runtime.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

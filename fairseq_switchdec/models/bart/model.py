@@ -16,17 +16,18 @@ from fairseq.models.bart.model import bart_base_architecture, bart_large_archite
 from fairseq.models.transformer import TransformerConfig
 from torch import Tensor, nn
 
-from ..config import DecisionOptions, build_space, check_range
-from ..cost import Geometry
-from ..decisions import Decisions
-from ..errors import UserError
-from ..modules.packing import PackableModel
-from ..policy import Chooser, SwitchPolicy
-from ..rl import LearnerState
-from .decoder import SwitchableDecoder
-from .encoder import SwitchableEncoder
+from ...compat.user_dir import register_tasks_and_models
+from ...config import DecisionOptions, build_space, check_range
+from ...cost import Geometry
+from ...decisions import Decisions
+from ...errors import UserError
+from ...policy import Chooser, SwitchPolicy
+from ...rl import LearnerState
+from ...runtime.packing import PackableModel
+from ..decoder import SwitchableDecoder
+from ..encoder import SwitchableEncoder
 from .hub import SwitchableHubInterface
-from .plain_bart import UNSUPPORTED, drop_duplicates, locate, read_switchable, split_projections
+from .plain import UNSUPPORTED, drop_duplicates, locate, read_switchable, split_projections
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ class SwitchableBARTModel(PackableModel, BARTModel):
             data_name_or_path: folder of the dictionaries; one that begins with "." is taken from the checkpoint's.
             overrides: options to change, such as ``switch_decisions``.
         """
+        register_tasks_and_models()  # a checkpoint names its task
         folder, overrides = locate(model_name_or_path, data_name_or_path, overrides, cls.hub_models())
         overrides.update(bpe=bpe, load_checkpoint_heads=True, sample_break_mode=sample_break_mode)
         file = os.path.join(folder, checkpoint_file)

@@ -10,7 +10,7 @@ from support import build_switchable, make_dictionary
 from torch import nn
 
 from fairseq_switchdec.errors import UserError
-from fairseq_switchdec.modules.packing import BFloat16Linear, Int8Linear, OneDNNLinear, PackedLinear
+from fairseq_switchdec.runtime.packing import BFloat16Linear, Int8Linear, OneDNNLinear, PackedLinear
 
 #: Root mean square of the error over that of the result, for weights and inputs drawn from normal distributions.
 ERROR = {PackedLinear: 1e-6, OneDNNLinear: 1e-6, BFloat16Linear: 4e-3, Int8Linear: 1.2e-2}

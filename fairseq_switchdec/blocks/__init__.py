@@ -2,6 +2,5 @@
 
 from .attention import Attention
 from .layers import SwitchableDecoderLayer, SwitchableEncoderLayer
-from .skipping import run_rows
 
-__all__ = ["Attention", "SwitchableDecoderLayer", "SwitchableEncoderLayer", "run_rows"]
+__all__ = ["Attention", "SwitchableDecoderLayer", "SwitchableEncoderLayer"]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .packing import Packs
+from ..runtime.packing import Packs
 
 #: Up to so many queries, reading the keys takes the time; a decoding step has one query for each hypothesis.
 FEW_QUERIES = 32

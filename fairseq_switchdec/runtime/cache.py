@@ -10,13 +10,16 @@ slots are used up, those that no hypothesis descends from any more are given bac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..decisions import Decisions
-from .attention import Attention
 from .ragged import Ragged
+
+if TYPE_CHECKING:
+    from ..blocks.attention import Attention
 
 #: Positions of all hypotheses that a pool has slots for at first.
 POSITIONS = 32

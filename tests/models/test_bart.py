@@ -11,8 +11,8 @@ from support import build_stock, build_switchable, make_dictionary
 
 from fairseq_switchdec.decisions import Decisions
 from fairseq_switchdec.errors import UserError
-from fairseq_switchdec.modules import ragged
 from fairseq_switchdec.policy import input_uniforms, random_decisions
+from fairseq_switchdec.runtime import ragged
 
 
 def draw(model: Any, batch_size: int, seed: int, keep: float = 0.5) -> Decisions:

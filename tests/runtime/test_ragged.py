@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairseq_switchdec.modules import ragged as ragged_module
-from fairseq_switchdec.modules.ragged import FILL, Ragged
+from fairseq_switchdec.runtime import ragged as ragged_module
+from fairseq_switchdec.runtime.ragged import FILL, Ragged
 
 LENGTHS = [[1], [4], [3, 3, 3], [8, 7, 7], [2, 9, 4, 9, 1, 8, 5], [1, 2, 3, 4, 5], [10, 10, 5, 5]]
 
