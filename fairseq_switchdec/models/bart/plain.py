@@ -39,13 +39,15 @@ UNSUPPORTED = (
     "offload_activations",
 )
 
-#: Files beside a checkpoint, and the option of a BPE that names each: what ``hub_utils.from_pretrained`` looks for.
+#: Files beside a checkpoint, and the option of a BPE that names each: those that ``hub_utils.from_pretrained`` looks
+#: for, and `tokenizer_json`'s.
 BPE_FILES = {
     "code": "bpe_codes",
     "bpecodes": "bpe_codes",
     "sentencepiece.bpe.model": "sentencepiece_model",
     "merges.txt": "bpe_merges",
     "vocab.json": "bpe_vocab",
+    "tokenizer.json": "tokenizer_json",
 }
 
 
