@@ -17,8 +17,10 @@ SPECIAL = {
 
 
 def texts() -> list[str]:
-    """English with code, newlines and punctuation."""
-    return (REPO / "README.md").read_text(encoding="utf-8").split("\n\n")
+    """English with code, newlines and punctuation, and no special token."""
+    paragraphs = (REPO / "README.md").read_text(encoding="utf-8").split("\n\n")
+    names = [name for kind in SPECIAL.values() for name in kind]
+    return [text for text in paragraphs if not any(name in text for name in names)]
 
 
 def byte_level() -> Tokenizer:
