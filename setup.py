@@ -61,6 +61,7 @@ setup(
         "quickstart": ["tokenizers"],  # trains the quickstart's byte-level BPE
         # The benchmark's peers and its plot. None of them asks for another torch or numpy than fairseq runs with.
         "benchmark": ["transformers>=4.40,<6", "ctranslate2>=4.4,<5", "matplotlib>=3.5"],
+        "hugging-face": ["tokenizers>=0.20"],  # --bpe tokenizer_json
         "glue": ["scikit-learn", "scipy"],  # F1, Matthews', Pearson's and Spearman's correlation as GLUE computes them
         "test": ["pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn", "scipy"],
     },

@@ -13,6 +13,7 @@ from fairseq_switchdec.compat import install
 
 # name -> (module with a ``cli_main()`` that reads sys.argv, what the command does)
 COMMANDS = {
+    "encode": ("fairseq_switchdec.texts.command", "turn lines of text into lines of a tokenizer.json's ids"),
     "preprocess": ("fairseq_cli.preprocess", "build dictionaries and binarize text"),
     "train": ("fairseq_cli.train", "train a model"),
     "generate": ("fairseq_cli.generate", "generate from binarized text"),

@@ -2,6 +2,7 @@
 
 from .. import criterions
 from ..scoring import fairseq_scorer
+from ..texts import tokenizer_json
 from .switchable_sentence_prediction import SwitchableSentencePredictionTask
 from .switchable_squad import SwitchableSquadTask
 from .switchable_task import SwitchableTask
@@ -12,4 +13,5 @@ __all__ = [
     "SwitchableTask",
     "criterions",
     "fairseq_scorer",
+    "tokenizer_json",
 ]
