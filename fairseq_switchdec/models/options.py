@@ -70,15 +70,12 @@ def fill(args: Any, options: dict[str, Option], sizes: dict[str, Any]) -> None:
         args: the model's options, changed in place, so that they are saved with it.
         sizes: the architecture's.
     """
-    source = start_file(args)
-    known = None if source is None else read_options(source)
-    found = {}
-    for name, option in options.items():
-        if getattr(args, name, None) is None:
-            value = getattr(known, name, None)
-            if value is not None:
-                found[name] = value
-            setattr(args, name, sizes.get(name, option.default) if value is None else value)
+    missing = [name for name in options if getattr(args, name, None) is None]
+    source = start_file(args) if missing else None
+    known = None if source is None else vars(read_options(source))
+    found = {name: known[name] for name in missing if known is not None and known.get(name) is not None}
+    for name in missing:
+        setattr(args, name, found.get(name, sizes.get(name, options[name].default)))
     for name in DROPOUTS:
         if getattr(args, name, None) is None:
             setattr(args, name, sizes.get(name, 0.0))

@@ -130,9 +130,7 @@ class SwitchableCausalModel(SwitchableModel, FairseqEncoderDecoderModel):
         """
         fill(args, cls.options, SIZES.get(getattr(args, "arch", ""), SIZES[cls.name]))
         if task.source_dictionary != task.target_dictionary:
-            raise UserError(
-                f"--arch {args.arch} has one dictionary: binarize with --joined-dictionary"
-            )
+            raise UserError(f"--arch {args.arch} has one dictionary: binarize with --joined-dictionary")
         if set(args.switch_scope.split(",")) != {"encoder", "decoder"}:
             raise UserError(f"--switch-scope {args.switch_scope}: a decoder-only model has one stack: leave it out")
         space = build_space(args, args.decoder_layers, 0)
