@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import Any
 
@@ -56,6 +57,12 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         return model
 
     # --- data ---
+
+    @classmethod
+    def load_dictionary(cls, filename: str) -> Any:
+        """The dictionary of a language; in a folder without, such as an imported model's, the one of all languages."""
+        shared = os.path.join(os.path.dirname(filename), "dict.txt")
+        return super().load_dictionary(filename if os.path.exists(filename) or not os.path.exists(shared) else shared)
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load a split, and say what is unusual about its sources."""
