@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
-from support import REPO
 
-sys.path.insert(0, str(REPO / "examples" / "glue"))
-
-import prepare
+from examples.glue import prepare
 
 GOOD, BAD = ["fine", "lovely", "warm"], ["dull", "grim", "stale"]
 
@@ -60,6 +56,6 @@ def write_stsb(folder: Path, count: int = 24) -> Path:
 
 
 def prepared(task: str, data: Path, bpe: Path, out: Path, *extra: Any) -> Path:
-    """Binary data by examples/glue/prepare.py."""
+    """Binary data by examples.glue.prepare."""
     prepare.main([task, str(data), "--bpe-dir", str(bpe), "--out", str(out), *map(str, extra)])
     return out

@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # whose examples are meant, not this folder's
+
 from support import REPO, randomize
 from task_data import TASKS, make_data
 

@@ -4,7 +4,7 @@
 # The tests run in as many processes as there are cores; -n 0 runs them in one, as --pdb needs it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source examples/setup_venv.sh
+source examples/common/setup_venv.sh
 setup_venv quickstart test
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # tiny tensors: threads only wait for each other
 exec python -m pytest -n auto --dist loadfile "$@"  # a file a process, whose fixtures its tests share

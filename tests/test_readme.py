@@ -25,6 +25,14 @@ def test_named_files_exist():
         assert (REPO / name).exists(), name
 
 
+@pytest.mark.parametrize("page", ["README.md", "examples/RESULTS.md", "examples/summarization/README.md"])
+def test_named_examples_exist(page):
+    """A ``python -m examples.NAME`` runs a module, or a package with a ``__main__``."""
+    for name in set(re.findall(r"python -m examples\.([\w.]*\w)", (REPO / page).read_text(encoding="utf-8"))):
+        path = REPO.joinpath("examples", *name.split("."))
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
+
+
 def commands() -> list[list[str]]:
     """The fairseq commands of the README."""
     blocks = re.findall(r"```bash\n(fairseq-.*?)```", README, flags=re.S)

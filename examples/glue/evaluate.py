@@ -1,8 +1,8 @@
 """GLUE's measures of what ``predict`` wrote, with cost and skipped shares, and the file for GLUE's server.
 
-    python examples/glue/evaluate.py SST-2 learned=dev.jsonl keep-all=dev.keep-all.jsonl random=dev.random.jsonl \\
+    python -m examples.glue.evaluate SST-2 learned=dev.jsonl keep-all=dev.keep-all.jsonl random=dev.random.jsonl \\
         --reports learned=dev.report.json random=dev.random.json
-    python examples/glue/evaluate.py SST-2 --submission SST-2.tsv test.jsonl
+    python -m examples.glue.evaluate SST-2 --submission SST-2.tsv test.jsonl
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from fairseq_switchdec.files import check_writable, write_text
 from fairseq_switchdec.glue.metrics import scored, submission
 from fairseq_switchdec.glue.tasks import GLUE, glue_task
 
+from ..common.command_line import command_line
+
 SHARES = ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("task", help=f"one of {', '.join(GLUE)}")
     parser.add_argument("predictions", nargs="+", metavar="[NAME=]FILE", help="what predict wrote, one file a system")
     parser.add_argument("--reports", nargs="*", default=[], metavar="NAME=FILE", help="its --switch-report files")

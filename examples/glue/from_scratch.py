@@ -1,9 +1,9 @@
 """Classification from scratch: what does a switchable BART save, at which accuracy?
 
-    GLUE tsv -> prepare.py -> a small BART -+-> fine-tuned plainly -----> plain
-                                            +-> fine-tuned switchable --> keep-all, learned, random, shuffled decisions
+    GLUE tsv -> prepare -> a small BART -+-> fine-tuned plainly -----> plain
+                                         +-> fine-tuned switchable --> keep-all, learned, random, shuffled decisions
 
-    python examples/glue/from_scratch.py SST-2 glue_data/SST-2 --bpe-dir gpt2_bpe --out output
+    python -m examples.glue.from_scratch SST-2 glue_data/SST-2 --bpe-dir gpt2_bpe --out output
 
 Both fine-tunings have the same length, batches and learning rate. A finished stage is not repeated. At the end:
 report.json and report.md in the output folder.
@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
-
-from shared import FAIRSEQ, PLUGIN, keep_for_cost, restore, schedule, sizes
-from stages import Stages, records
-
-from fairseq_switchdec.compat import install
 from fairseq_switchdec.files import write_text
 from fairseq_switchdec.glue.tasks import GLUE, glue_task
+
+from ..common.command_line import command_line
+from ..common.random_decisions import keep_for_cost
+from ..common.repository import example
+from ..common.stages import Stages, records
+from ..common.words import FAIRSEQ, PLUGIN, restore, schedule, sizes
 
 HERE = Path(__file__).resolve().parent
 OURS = [*PLUGIN, "switchable_sentence_prediction"]
@@ -55,7 +54,7 @@ class Settings:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("task", help=f"one of {', '.join(name for name in GLUE if GLUE[name].labels)}")
     parser.add_argument("data", type=Path, help="folder of train.tsv and dev.tsv")
     parser.add_argument("--bpe-dir", type=Path, required=True, help="folder of encoder.json, vocab.bpe and dict.txt")
@@ -96,7 +95,6 @@ def random_keep(binary: Path, s: Settings, head: int, cost: float) -> float:
     Args:
         head: multiply-accumulates of the classification head.
     """
-    install()
     import torch
     from fairseq.data import data_utils
 
@@ -136,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     out: Path = args.out.resolve()
     stages = Stages(out, total=9)
     binary, models = out / "bin", out / "models"
-    prepare = [sys.executable, HERE / "prepare.py", args.task, args.data, "--bpe-dir", args.bpe_dir, "--out", binary]
+    prepare = [*example("glue.prepare"), args.task, args.data, "--bpe-dir", args.bpe_dir, "--out", binary]
     prepare += ["--limit", str(args.limit)] if args.limit else []
     stages.run("prepare", prepare, makes=[binary / "input0"], wipe=[binary])
 

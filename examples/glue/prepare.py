@@ -1,6 +1,6 @@
 """Makes the binary data of a GLUE task from GLUE's own tsv files, with the official GPT-2 BPE and dictionary.
 
-    python examples/glue/prepare.py SST-2 glue_data/SST-2 --bpe-dir gpt2_bpe --out SST-2-bin
+    python -m examples.glue.prepare SST-2 glue_data/SST-2 --bpe-dir gpt2_bpe --out SST-2-bin
 
 The layout is that of fairseq's recipe: ``input0/``, ``input1/`` and ``label/``, with splits train, valid (of MNLI also
 valid1: mismatched) and test. The files may be gzipped, or JSON lines whose keys are the columns' names (.jsonl).
@@ -15,21 +15,20 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
-
-from shared import BPE_FILES, check_bpe
 from tqdm import tqdm
 
-from fairseq_switchdec.compat import install
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.glue.rows import BadRow, Row, read_rows
 from fairseq_switchdec.glue.tasks import GLUE, STSB_SCALE, GlueTask, glue_task
+
+from ..common.bpe import BPE_FILES, check_bpe
+from ..common.command_line import command_line
 
 SUFFIXES = (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("task", help=f"one of {', '.join(GLUE)}")
     parser.add_argument("data", type=Path, help="folder of train.tsv, dev.tsv and test.tsv")
     parser.add_argument("--bpe-dir", type=Path, required=True, help=f"folder of {', '.join(BPE_FILES)}")
@@ -109,7 +108,6 @@ def preprocess(folder: Path, part: str, splits: list[str], out: Path, *extra: st
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    install()
     from fairseq.data import encoders
 
     task = GLUE[args.task]

@@ -1,6 +1,6 @@
 """Fine-tunes BART-large on a GLUE task, with the paper's settings (Table 15) where it has them, else fairseq's.
 
-    python examples/glue/train.py RTE RTE-bin --bart bart.large/model.pt --save-dir checkpoints/RTE [fairseq options]
+    python -m examples.glue.train RTE RTE-bin --bart bart.large/model.pt --save-dir checkpoints/RTE [fairseq options]
 
 ``--plain`` is fairseq's own recipe, for comparison. Options at the end go to fairseq-train and have the last word.
 """
@@ -8,16 +8,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
-
-from finetune import add_arguments, start, training
-from shared import PLUGIN
 
 from fairseq_switchdec.glue.tasks import GLUE, glue_task
+
+from ..common.command_line import command_line
+from ..common.finetune import add_arguments, start, training
+from ..common.words import PLUGIN
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def command(args: argparse.Namespace, extra: list[str]) -> list[str]:
 
 def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The script's options, and those for fairseq-train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("task", help=f"one of {', '.join(GLUE)}")
     add_arguments(parser, batch_size=16)
     args, extra = parser.parse_known_args(argv)

@@ -1,6 +1,7 @@
 """Typed copy: a task whose best decisions are known for every input (a synthetic companion of the paper's §4).
 
-    python make_data.py OUT     writes OUT/{short,train,valid}.{source,target}, symbols separated by blanks
+    python -m examples.learning_check.make_data OUT
+        writes OUT/{short,train,valid}.{source,target}, symbols separated by blanks
 
 A source is a type followed by 24 to 60 symbols; its target is the part of them that the type asks for:
 
@@ -19,13 +20,14 @@ sooner; and a mark is an alphabet of its own, the first marked symbol from ``v0,
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fairseq_switchdec.files import write_text
+
+from ..common.command_line import command_line
 
 TYPES = ("FIRST", "DOUBLE", "LAST", "MARKED")
 SYMBOLS = tuple(f"s{number}" for number in range(200))
@@ -87,7 +89,7 @@ def write_split(folder: Path, split: str, pairs: Iterable[tuple[str, str]]) -> N
 
 def main() -> None:
     """Writes the three splits."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("out", type=Path, help="folder to write to")
     for split, count in (("short", 25600), ("train", 60000), ("valid", 2000)):
         parser.add_argument(f"--{split}", type=int, default=count, help="pairs (default: %(default)s)")

@@ -3,14 +3,13 @@
 A pair is the body of a docstring (the source) and its one-line summary (the target). Docstrings are read with ``ast``
 from the installed sources of torch, sympy, networkx, numpy and the standard library; nothing is imported or downloaded.
 
-    python build_corpus.py OUT_DIR       writes {train,valid,test}.{source,target}, one pair a line
+    python -m examples.quickstart.build_corpus OUT_DIR     writes {train,valid,test}.{source,target}, one pair a line
 
 A pair's split is a hash of its summary: it is the same on every machine, and no text is in two splits.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
 import importlib.util
@@ -22,8 +21,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from clean_text import NearDuplicates, letters, split_docstring
-from files import SPLITS, write_lines
+from ..common.command_line import command_line
+from ..common.files import SPLITS, write_lines
+from .clean_text import NearDuplicates, letters, split_docstring
 
 PACKAGES = ("torch", "sympy", "networkx", "numpy")
 STDLIB = "python"
@@ -124,7 +124,7 @@ def build(out_dir: Path, folders: dict[str, Path]) -> Counter[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("out_dir", type=Path, help="folder for {train,valid,test}.{source,target}")
     out_dir = parser.parse_args().out_dir
     folders = package_folders()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
+from ..common.words import FAIRSEQ, LANGUAGES, PLUGIN, restore, schedule, sizes
 
-from shared import FAIRSEQ, PLUGIN, restore, schedule, sizes
-
-LANGUAGES = ["--source-lang", "source", "--target-lang", "target"]
 USER_DIR = [*PLUGIN, "switchable_task"]
 BEAM = 4
 

@@ -1,6 +1,6 @@
-"""DialogSum (Chen et al., 2021) as {train,valid,test}.{source,target}, for ``quickstart.py --data``.
+"""DialogSum (Chen et al., 2021) as {train,valid,test}.{source,target}, for ``quickstart --data``.
 
-    python dialogsum.py SRC_DIR OUT_DIR
+    python -m examples.quickstart.dialogsum SRC_DIR OUT_DIR
 
 SRC_DIR holds dialogsum.{train,dev,test}.jsonl or the same with .gz. A dialogue's turns are joined by spaces; of the
 test set's three summaries the first is the reference.
@@ -8,14 +8,14 @@ test set's three summaries the first is the reference.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 from pathlib import Path
 
-from files import write_lines
-
 from fairseq_switchdec.errors import UserError
+
+from ..common.command_line import command_line
+from ..common.files import write_lines
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}
 
@@ -50,7 +50,7 @@ def convert(source_folder: Path, out_folder: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("src_dir", type=Path)
     parser.add_argument("out_dir", type=Path)
     args = parser.parse_args()

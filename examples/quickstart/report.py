@@ -11,14 +11,14 @@ import json
 import os
 import platform
 import re
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from commands import Settings
-from files import SPLITS, count_lines, write_text
-from stages import Stages
+from ..common.files import SPLITS, count_lines, write_text
+from ..common.repository import commit
+from ..common.stages import Stages
+from .commands import Settings
 
 SYSTEMS = ("plain", "keep-all", "learned", "random", "shuffled")
 BASELINE = "plain"
@@ -127,7 +127,7 @@ def write(out: Path, settings: Settings, stages: Stages, corpus: dict[str, int])
         "settings": asdict(settings),
         "corpus": corpus,
         "stage_seconds": {name: stages.seconds(name) for name in stages.fingerprints},
-        "commit": _commit(),
+        "commit": commit(),
         "hardware": _hardware(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
     }
@@ -138,16 +138,6 @@ def write(out: Path, settings: Settings, stages: Stages, corpus: dict[str, int])
     print(f"\n{table}\nWritten: {out}/report.json, report.md" + (", report.png" if drawn else ""))
     if not drawn:
         print("No picture: matplotlib is not installed.")
-
-
-def _commit() -> str:
-    """The commit this ran at, marked when files differ from it; for code outside a repository, ``unknown``."""
-    here = Path(__file__).resolve().parent
-    try:
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _hardware() -> str:

@@ -1,26 +1,30 @@
 """Byte-level BPE in the file format of GPT-2, as fairseq's BART pipeline expects it (``--bpe gpt2``).
 
-    python train_bpe.py train  --size 8000 TEXT_FILE... BPE_DIR      writes BPE_DIR/{encoder.json,vocab.bpe,dict.txt}
-    python train_bpe.py encode BPE_DIR IN_DIR OUT_DIR                {train,valid,test}.{source,target} to *.bpe.*
+    python -m examples.quickstart.train_bpe train --size 8000 TEXT_FILE... BPE_DIR
+        writes BPE_DIR/{encoder.json,vocab.bpe,dict.txt}
+    python -m examples.quickstart.train_bpe encode BPE_DIR IN_DIR OUT_DIR
+        turns {train,valid,test}.{source,target} into *.bpe.*
 
 ``encode`` writes the same ids as fairseq's ``multiprocessing_bpe_encoder``, with these files or the official ones.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-from files import SPLITS, read_lines, write_lines, write_text
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-ENCODER, MERGES, DICTIONARY = FILES = ("encoder.json", "vocab.bpe", "dict.txt")
+from ..common.bpe import BPE_FILES
+from ..common.command_line import command_line
+from ..common.files import SPLITS, read_lines, write_lines, write_text
+
+ENCODER, MERGES, DICTIONARY = BPE_FILES
 
 
 def _tokenizer(model: BPE) -> Tokenizer:
@@ -68,7 +72,7 @@ def encode(bpe_dir: Path, in_dir: Path, out_dir: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("train", help="learn the symbols from text files")
     command.add_argument("--size", type=int, default=8000, help="number of symbols")

@@ -1,6 +1,6 @@
 """Answers and scores of a model on a SQuAD file, with its cost: greedy decisions, the whole model, random ones.
 
-    python examples/squad/evaluate.py checkpoints/squad/checkpoint_best.pt dev-v1.1.json --out evaluated
+    python -m examples.squad.evaluate checkpoints/squad/checkpoint_best.pt dev-v1.1.json --out evaluated
 
 ``evaluated/DECISIONS.jsonl`` holds the n-best answers, ``.report.json`` what was skipped, ``.score.json`` the figures,
 ``.predictions.json`` the answers as SQuAD's own script and its leaderboard take them. Of 2.0 the threshold for giving
@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
-MODULE = [sys.executable, "-m", "fairseq_switchdec"]
+from ..common.command_line import command_line
+from ..common.words import FAIRSEQ
 
 
 def commands(args: argparse.Namespace, decisions: str, extra: list[str]) -> list[list[str]]:
@@ -35,7 +35,7 @@ def commands(args: argparse.Namespace, decisions: str, extra: list[str]) -> list
 
 def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The script's options, and those for ``predict``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("file", type=Path, help="SQuAD's JSON")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is made")
@@ -53,8 +53,8 @@ def main() -> None:
     for decisions in args.decisions:
         done = (args.out / f"{decisions}.jsonl").exists()
         for words in commands(args, decisions, extra)[done:]:
-            print("$", shlex.join([*MODULE, *words]), flush=True)
-            subprocess.run([*MODULE, *words], check=True)
+            print("$", shlex.join([*FAIRSEQ, *words]), flush=True)
+            subprocess.run([*FAIRSEQ, *words], check=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Question answering from end to end on one processor: a small BART, plain and switchable, from random weights.
 
-    python from_scratch.py --train new_wiki.json train-part.json --valid dev-v1.1.json --bpe gpt2_bpe
+    python -m examples.squad.from_scratch --train new_wiki.json train-part.json --valid dev-v1.1.json --bpe gpt2_bpe
 
 Prepares the data, trains a base on the keep-all path, goes on from it for the same number of updates plainly and
 switchably, and validates greedy, keep-all, shuffled and random decisions, the last at the cost of the greedy ones.
@@ -9,17 +9,16 @@ Finished stages are kept; ``output/report.md`` holds the table.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
-
-from shared import FAIRSEQ, PLUGIN, keep_for_cost, schedule
-from stages import Stages, records
-
 from fairseq_switchdec.files import write_text
+
+from ..common.command_line import command_line
+from ..common.random_decisions import keep_for_cost
+from ..common.repository import example, source
+from ..common.stages import Stages, records
+from ..common.words import FAIRSEQ, PLUGIN, schedule
 
 HERE = Path(__file__).resolve().parent
 TASK = [*PLUGIN, "switchable_squad"]
@@ -41,7 +40,7 @@ COLUMNS = ("em", "f1", "cost", "attention_skipped", "ffn_skipped", "tokens_dropp
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n\n")[0])
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("--train", nargs="+", required=True, metavar="FILE")
     parser.add_argument("--valid", required=True, metavar="FILE")
     parser.add_argument("--valid-questions", type=int, default=500, metavar="N")
@@ -52,9 +51,9 @@ def main() -> None:
     args = parser.parse_args()
     stages = Stages(args.out, total=9)
     data = args.out / "data"
-    prepare = [sys.executable, HERE / "prepare.py", "--train", *args.train, "--valid", args.valid, "--bpe", args.bpe]
+    prepare = [*example("squad.prepare"), "--train", *args.train, "--valid", args.valid, "--bpe", args.bpe]
     prepare += ["--valid-questions", str(args.valid_questions), "--out", data]
-    stages.run("prepare", prepare, makes=[data / "train.json"], sources=[HERE / "prepare.py"])
+    stages.run("prepare", prepare, makes=[data / "train.json"], sources=[source("squad.prepare")])
     base = args.out / "base" / "checkpoint_last.pt"
     keep_all = ["--policy-decisions", "keep-all"]
     train(stages, data, "base", args.base_updates, 1e-3, keep_all, after="prepare")
@@ -102,9 +101,6 @@ def validate(stages: Stages, data: Path, model: str, decisions: str, keep: float
 
 def random_keep(checkpoint: Path, data: Path, cost: float) -> float:
     """The keep probability at which random decisions cost as much, on the validation set."""
-    from fairseq_switchdec.compat import install
-
-    install()
     from fairseq import checkpoint_utils
 
     from fairseq_switchdec import tasks  # noqa: F401  (registers what the checkpoint names)

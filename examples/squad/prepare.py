@@ -1,6 +1,6 @@
 """Makes a data folder for ``--task switchable_squad``: train.json and valid.json in SQuAD's format, the BPE's files.
 
-    python prepare.py --train train-v1.1.json --valid dev-v1.1.json --bpe gpt2_bpe --out data
+    python -m examples.squad.prepare --train train-v1.1.json --valid dev-v1.1.json --bpe gpt2_bpe --out data
 
 ``--train`` takes several files, SQuAD's own or others of its format, and lists of ``{"context", "question", "answer"}``
 which do not say where the answer stands: of these, questions whose answer stands in the context just once are taken.
@@ -8,27 +8,24 @@ which do not say where the answer stands: of these, questions whose answer stand
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import re
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
-
-from shared import BPE_FILES, check_bpe
-
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.files import write_text
+
+from ..common.bpe import BPE_FILES, check_bpe
+from ..common.command_line import command_line
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n\n")[0])
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("--train", nargs="+", type=Path, required=True, metavar="FILE")
     parser.add_argument("--valid", type=Path, required=True, metavar="FILE")
     parser.add_argument("--valid-questions", type=int, metavar="N", help="take only the first N, spread over the file")

@@ -1,21 +1,18 @@
 """Fine-tunes BART-large on SQuAD with the paper's settings, switchable or plain.
 
-    python examples/squad/train.py 1.1 squad-data --bart bart.large/model.pt --save-dir checkpoints/squad [options]
+    python -m examples.squad.train 1.1 squad-data --bart bart.large/model.pt --save-dir checkpoints/squad [options]
 
-The folder is made by prepare.py. ``--plain`` trains the whole model as ever, for comparison. Options at the end go to
-fairseq-train and have the last word.
+The folder is made by examples.squad.prepare. ``--plain`` trains the whole model as ever, for comparison. Options at the
+end go to fairseq-train and have the last word.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the modules that examples share
-
-from finetune import add_arguments, start, training
-from shared import PLUGIN
+from ..common.command_line import command_line
+from ..common.finetune import add_arguments, start, training
+from ..common.words import PLUGIN
 
 #: Inputs of an update in the paper: 3 on each of 8 devices, accumulated twice.
 BATCH = 3 * 8 * 2
@@ -35,7 +32,7 @@ def command(args: argparse.Namespace, extra: list[str]) -> list[str]:
 
 def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The script's options, and those for fairseq-train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     parser.add_argument("version", choices=("1.1", "2.0"))
     add_arguments(parser, batch_size=3)
     return parser.parse_known_args(argv)

@@ -1,10 +1,19 @@
 # Sourced by the scripts of this folder: what they check, and what distinguishes CNN/DM from XSum.
 #   PYTHON  the interpreter that has fairseq_switchdec (default: python)
 
-HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+REPOSITORY="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 PYTHON="${PYTHON:-python}"
+case "$PYTHON" in /*) ;; */*) PYTHON="$PWD/$PYTHON" ;; esac  # also where a command runs in another folder
 LANGUAGES=(--source-lang source --target-lang target)
 SWITCHABLE=(--user-dir fairseq_switchdec --task switchable_task)
+
+# absolute PATH: the same from any folder.
+absolute() {
+    case "$1" in
+        /*) echo "$1" ;;
+        *) echo "$PWD/$1" ;;
+    esac
+}
 
 fail() {
     echo "$(basename "$0" .sh): $*" >&2

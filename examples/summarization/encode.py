@@ -1,6 +1,6 @@
 """Encodes texts with GPT-2's BPE for BART: one text a line in, ``<s>`` and its BPE ids out, line by line.
 
-    python encode.py BPE RAW OUT [--splits train valid test] [--workers N]
+    python -m examples.summarization.encode BPE RAW OUT [--splits train valid test] [--workers N]
 
 BPE holds encoder.json, vocab.bpe and dict.txt; RAW the files {train,valid,test}.{source,target} (``val`` does for
 ``valid``); OUT gets SPLIT.bpe.source and SPLIT.bpe.target. An empty line stays a line (fairseq's encoder has
@@ -10,24 +10,21 @@ newer than it is kept as it is.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterator
 from itertools import islice
 from multiprocessing.pool import Pool
 from pathlib import Path
 
-from fairseq_switchdec.compat import install
+from fairseq.data.encoders.gpt2_bpe_utils import Encoder, get_encoder
+from tqdm import tqdm
 
-install()
+from fairseq_switchdec.errors import UserError
 
-from fairseq.data.encoders.gpt2_bpe_utils import Encoder, get_encoder  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from fairseq_switchdec.errors import UserError  # noqa: E402
+from ..common.bpe import BPE_FILES
+from ..common.command_line import command_line
 
 BOS = "<s>"  # fairseq's dictionaries know it; as a word of a text it becomes ids of its letters
-FILES = ("encoder.json", "vocab.bpe", "dict.txt")
 ORIGIN = "https://dl.fbaipublicfiles.com/fairseq/gpt2_bpe/"
 NAMES = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 SIDES = ("source", "target")
@@ -74,7 +71,7 @@ def find(raw: Path, splits: list[str]) -> dict[str, list[Path]]:
 
 def check_bpe(folder: Path) -> None:
     """Raises: UserError: a file of the BPE is missing."""
-    for name in FILES:
+    for name in BPE_FILES:
         if not (folder / name).is_file():
             raise UserError(f"no file {folder / name}: get it from {ORIGIN}{name}")
 
@@ -120,7 +117,7 @@ def is_current(out: Path, inputs: list[Path]) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __spec__.name)
     for name in ("bpe", "raw", "out"):
         parser.add_argument(name, type=Path, metavar=name.upper())
     parser.add_argument("--splits", nargs="+", choices=tuple(NAMES), default=list(NAMES))
@@ -131,7 +128,7 @@ def main() -> None:
     check_bpe(args.bpe)
     files = find(args.raw, args.splits)
     args.out.mkdir(parents=True, exist_ok=True)
-    codes = [args.bpe / name for name in FILES[:2]]
+    codes = [args.bpe / name for name in BPE_FILES[:2]]
     with Pool(args.workers, start_worker, tuple(map(str, codes))) as pool:
         for split, pair in files.items():
             for side, path in zip(SIDES, pair):

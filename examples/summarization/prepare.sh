@@ -19,7 +19,9 @@ if [ -e "$bin" ] && [ ! -f "$bin/prepared.txt" ]; then
     fail "$bin exists and prepare.sh has not made it: name another folder, or remove it"
 fi
 
-"$PYTHON" "$HERE/encode.py" "$bpe" "$raw" "$bin.bpe" --splits "${splits[@]}" --workers "$workers"
+folders=("$(absolute "$bpe")" "$(absolute "$raw")" "$(absolute "$bin.bpe")")
+encoding=("$PYTHON" -m examples.summarization.encode "${folders[@]}" --splits "${splits[@]}" --workers "$workers")
+(cd "$REPOSITORY" && "${encoding[@]}")  # there examples is ours, in a checkout of fairseq it is fairseq's
 
 files=() inputs=("$bpe/dict.txt")
 for split in "${splits[@]}"; do

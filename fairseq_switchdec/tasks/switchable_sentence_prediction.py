@@ -46,7 +46,7 @@ class SwitchableSentencePredictionTask(SwitchingTask, SentencePredictionTask):
             path = os.path.join(cfg.data, part, "dict.txt")
             if not os.path.isfile(path):
                 raise UserError(
-                    f"{path} does not exist: name a folder made by examples/glue/prepare.py, or as it makes"
+                    f"{path} does not exist: name a folder made by python -m examples.glue.prepare, or as it makes"
                 )
         task = super().setup_task(cfg, **kwargs)
         labels = [] if cfg.regression_target else task.labels()

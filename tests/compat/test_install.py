@@ -29,7 +29,7 @@ def test_wheel_holds_the_pth(tmp_path, kind):
 
 
 def setup_venv(tmp_path, **variables: str) -> subprocess.CompletedProcess:
-    script = f"source {REPOSITORY}/examples/setup_venv.sh; setup_venv test; echo status $?"
+    script = f"source {REPOSITORY}/examples/common/setup_venv.sh; setup_venv test; echo status $?"
     environment = {**os.environ, "VENV": str(tmp_path / "venv"), **variables}
     return subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
 

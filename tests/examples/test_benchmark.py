@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import math
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,46 +12,38 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import REPO
 
+from examples.benchmark import bookkeeping, check, decisions, processes, report, training, training_worker
+from examples.benchmark import setup as orders
+from examples.benchmark.__main__ import main
+from examples.benchmark.options import parse
+from examples.benchmark.systems.interface import load
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.errors import UserError
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "benchmark"
 SMALL = "--geometry tiny --src-len 24 --out-len 3 --beam 2 --threads 1 --device cpu".split()
 
 
-@pytest.fixture(scope="module")
-def bench():
-    """The benchmark's modules, imported as its run.sh does: from their own folder."""
-    before = list(sys.path)
-    sys.path[:0] = [str(EXAMPLE), str(EXAMPLE.parent)]
-    try:
-        names = "decisions setup options report weights systems check processes bookkeeping training training_worker"
-        modules = {name: importlib.import_module(f"bench_{name}") for name in names.split()}
-        yield SimpleNamespace(main=importlib.import_module("benchmark").main, **modules)
-    finally:
-        sys.path[:] = before
-
-
-def setup_in(bench: Any, folder: Path, system: str = "stock") -> Any:
-    options = bench.options.parse([*SMALL, "--batch", "2", "--out", str(folder)])
-    return options.setup(bench.setup.Lane(system, "fp32"), str(folder))
+def setup_in(folder: Path, system: str = "stock") -> Any:
+    options = parse([*SMALL, "--batch", "2", "--out", str(folder)])
+    return options.setup(orders.Lane(system, "fp32"), str(folder))
 
 
 @pytest.fixture(scope="module")
-def weights(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tiny weights."""
     folder = tmp_path_factory.mktemp("weights")
-    bench.processes.prepare(setup_in(bench, folder), folder / "weights.log")
+    processes.prepare(setup_in(folder), folder / "weights.log")
     return folder
 
 
 # --- decisions ---
 
 
-def test_paper_decisions_are_those_of_table_10(bench: Any) -> None:
-    (entry,) = bench.decisions.read("paper_cnndm.json", 12)
-    assert entry == bench.decisions.paper_cnndm()
+def test_paper_decisions_are_those_of_table_10() -> None:
+    (entry,) = decisions.read("paper_cnndm.json", 12)
+    assert entry == decisions.paper_cnndm()
     skipped = {name: [i for i, keep in enumerate(entry[f"{name}_keep"]) if not keep] for name in ("attention", "ffn")}
     # Encoder layer 7 and decoder layer 7; encoder layer 9 and decoder layers 6 and 9, counted from 1.
     assert skipped == {"attention": [6, 12 + 6], "ffn": [8, 12 + 5, 12 + 8]}
@@ -63,9 +53,9 @@ def test_paper_decisions_are_those_of_table_10(bench: Any) -> None:
     assert len(skipped["ffn"]) / 24 == pytest.approx(0.1113, abs=0.02)
 
 
-def test_mixed_decisions_all_differ(bench: Any) -> None:
-    entries = bench.decisions.read("mixed.json", 12)
-    assert entries == bench.decisions.mixed()
+def test_mixed_decisions_all_differ() -> None:
+    entries = decisions.read("mixed.json", 12)
+    assert entries == decisions.mixed()
     assert len({json.dumps(entry) for entry in entries}) == 8
     assert {entry["token_strategy"] for entry in entries} == set(range(7))
     keep = np.array([entry["attention_keep"] + entry["ffn_keep"] for entry in entries])
@@ -74,14 +64,14 @@ def test_mixed_decisions_all_differ(bench: Any) -> None:
     assert (np.delete(keep, always, axis=1).sum(0) == 7).all()
 
 
-def test_decisions_for_fewer_layers(bench: Any) -> None:
-    (entry,) = bench.decisions.read("paper_cnndm.json", 6)  # layers 1, 3, 5, 7, 9, 11 of both
+def test_decisions_for_fewer_layers() -> None:
+    (entry,) = decisions.read("paper_cnndm.json", 6)  # layers 1, 3, 5, 7, 9, 11 of both
     assert [i for i, keep in enumerate(entry["attention_keep"]) if not keep] == [3, 6 + 3]
     assert [i for i, keep in enumerate(entry["ffn_keep"]) if not keep] == [4, 6 + 4]
-    entries = bench.decisions.read("mixed.json", 6)
-    assert bench.decisions.in_turn(entries, 10, 6)[8:] == entries[:2]
+    entries = decisions.read("mixed.json", 6)
+    assert decisions.in_turn(entries, 10, 6)[8:] == entries[:2]
     with pytest.raises(UserError, match="must be a list of 10 booleans.*5 [+] 5 layers"):
-        bench.decisions.read("paper_cnndm.json", 5)
+        decisions.read("paper_cnndm.json", 5)
 
 
 # --- options ---
@@ -106,28 +96,26 @@ def test_decisions_for_fewer_layers(bench: Any) -> None:
         ("--out setup.py", "is no folder that can be written to"),
     ],
 )
-def test_refuses_bad_values(bench: Any, flags: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(EXAMPLE.parents[1])
+def test_refuses_bad_values(flags: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPO)
     with pytest.raises(UserError, match=message):
-        bench.options.parse([*SMALL, *flags.split()])
+        parse([*SMALL, *flags.split()])
 
 
-def test_lanes(bench: Any) -> None:
-    options = bench.options.parse(
-        [*SMALL, *"--systems hf ct2-int8 ours --precision bf16 int8 --decisions".split(), "mixed.json"]
-    )
+def test_lanes() -> None:
+    options = parse([*SMALL, *"--systems hf ct2-int8 ours --precision bf16 int8 --decisions".split(), "mixed.json"])
     assert list(map(str, options.lanes())) == ["stock fp32", "hf bf16", "ct2-int8", "ours bf16", "ours int8"]
     assert options.decisions == ("keep-all", "mixed.json")
-    assert bench.options.parse(SMALL).batch == (1, 8)
-    assert bench.options.parse([*SMALL, "--training"]).precision == ("fp32",)
+    assert parse(SMALL).batch == (1, 8)
+    assert parse([*SMALL, "--training"]).precision == ("fp32",)
 
 
 # --- arithmetic ---
 
 
-def test_flops_share_by_hand(bench: Any) -> None:
+def test_flops_share_by_hand() -> None:
     """2 + 2 layers of 2 dimensions, feed-forward of 3, 5 words; 12 source tokens of which 3 are dropped; 2 steps."""
-    shape = bench.setup.Shape(layers=2, dim=2, ffn_dim=3, heads=1, vocabulary=5)
+    shape = orders.Shape(layers=2, dim=2, ffn_dim=3, heads=1, vocabulary=5)
     options = SimpleNamespace(src_len=12, out_len=1, beam=1)
 
     def encoder_layer(tokens: int, ffn: bool = True) -> int:
@@ -141,66 +129,65 @@ def test_flops_share_by_hand(bench: Any) -> None:
     keep = {"attention_keep": [1, 1, 0, 1], "ffn_keep": [1, 0, 1, 1], "token_strategy": 3}  # 30 % of 10 tokens
     path = encoder_layer(12) + encoder_layer(9, ffn=False) + decoder(9, 1, 2)
     full = 2 * encoder_layer(12) + decoder(12, 2, 2)
-    assert bench.report.flops_share(shape, [keep], 1, options) == pytest.approx(path / full, rel=1e-12)
+    assert report.flops_share(shape, [keep], 1, options) == pytest.approx(path / full, rel=1e-12)
     everything = {"attention_keep": [1] * 4, "ffn_keep": [1] * 4, "token_strategy": 0}
-    assert bench.report.flops_share(shape, [keep, everything], 2, options) == pytest.approx((path / full + 1) / 2)
-    assert bench.report.flops_share(shape, None, 2, options) == 1
+    assert report.flops_share(shape, [keep, everything], 2, options) == pytest.approx((path / full + 1) / 2)
+    assert report.flops_share(shape, None, 2, options) == 1
 
 
-def test_skip_efficiency_by_hand(bench: Any) -> None:
-    assert bench.report.skip_efficiency(7.0, 10.0, 0.6) == pytest.approx(0.75)
-    assert bench.report.skip_efficiency(7.0, 10.0, 1.0) is None
+def test_skip_efficiency_by_hand() -> None:
+    assert report.skip_efficiency(7.0, 10.0, 0.6) == pytest.approx(0.75)
+    assert report.skip_efficiency(7.0, 10.0, 1.0) is None
 
 
-def test_summary_by_hand(bench: Any) -> None:
-    options = bench.options.parse([*SMALL, "--batch", "1"])  # 3 words: 4 steps
-    Case, Lane = bench.report.Case, bench.setup.Lane
+def test_summary_by_hand() -> None:
+    options = parse([*SMALL, "--batch", "1"])  # 3 words: 4 steps
+    Case, Lane = report.Case, orders.Lane
     stock = Case(1, Lane("stock", "fp32"), encoder=[2.0, 1.0, 3.0], total=[10.0, 9.0, 14.0])
     ours = Case(1, Lane("ours", "fp32"), encoder=[1.0] * 3, total=[5.0, 4.0, 8.0])
-    entries = bench.decisions.read("paper_cnndm.json", 2)
+    entries = decisions.read("paper_cnndm.json", 2)
     paper = Case(1, Lane("ours", "fp32"), "paper_cnndm.json", entries, encoder=[1.0] * 3, total=[4.0, 4.5, 3.0], peak=7)
-    rows = bench.report.summarize([stock, ours, paper], options)
+    rows = report.summarize([stock, ours, paper], options)
     assert rows[0]["step_seconds"] == {"median": 2.0, "min": 2.0, "max": 2.75}
     assert rows[0]["total_seconds"] == {"median": 10.0, "min": 9.0, "max": 14.0}
     assert [row["ratio_to_stock"] for row in rows] == [1.0, 0.5, 0.4]
-    share = bench.report.flops_share(bench.setup.GEOMETRIES["tiny"], entries, 1, options)
+    share = report.flops_share(orders.GEOMETRIES["tiny"], entries, 1, options)
     assert rows[2]["flops_share"] == share < 1
     assert rows[2]["skip_efficiency"] == pytest.approx((1 - 4 / 5) / (1 - share))
     assert rows[1]["skip_efficiency"] is None and rows[0]["flops_share"] is None
-    assert (
-        "| 1 | switchable fp32, paper_cnndm | 1.000 | 750.00 | 4.000 (3.000 to 4.500) | 0.400 |"
-        in bench.report.table(rows)
+    assert "| 1 | switchable fp32, paper_cnndm | 1.000 | 750.00 | 4.000 (3.000 to 4.500) | 0.400 |" in report.table(
+        rows
     )
 
 
 # --- the check ---
 
 
-def test_compare_turns_logits_into_log_probabilities(bench: Any) -> None:
+def test_compare_turns_logits_into_log_probabilities() -> None:
     logits = np.log(np.array([[[1.0, 2.0, 5.0], [1.0, 1.0, 2.0]]]))
     found = np.log(np.array([[5 / 8, 1 / 4]]))
-    what, difference = bench.check.compare(logits, found, np.array([[2, 0]]))
+    what, difference = check.compare(logits, found, np.array([[2, 0]]))
     assert what == "log-probabilities of a target" and difference == pytest.approx(0, abs=1e-12)
-    assert bench.check.compare(logits, found + 0.25, np.array([[2, 0]]))[1] == pytest.approx(0.25)
+    assert check.compare(logits, found + 0.25, np.array([[2, 0]]))[1] == pytest.approx(0.25)
 
 
 class InProcess:
     """Workers that are no processes: systems by lane."""
 
-    def __init__(self, bench: Any, setups: dict[Any, Any]):
-        self.setups, self.running = setups, {lane: bench.systems.load(setup) for lane, setup in setups.items()}
-        self.files = {lane: bench.setup.check_file(setup) for lane, setup in setups.items()}
-        self.case = {lane: bench.setup.check_case(setup) for lane, setup in setups.items()}
+    def __init__(self, setups: dict[Any, Any]):
+        self.setups, self.running = setups, {lane: load(setup) for lane, setup in setups.items()}
+        self.files = {lane: orders.check_file(setup) for lane, setup in setups.items()}
+        self.case = {lane: orders.check_case(setup) for lane, setup in setups.items()}
 
     def ask(self, lane: Any, do: str) -> dict[str, Any]:
         np.save(self.files[lane], self.running[lane].check(*self.case[lane]))
         return {"file": str(self.files[lane])}
 
 
-def test_check_catches_a_wrong_weight(bench: Any, weights: Path, tmp_path: Path) -> None:
-    lanes = {name: bench.setup.Lane(name, "fp32") for name in ("stock", "ours")}
-    setups = {lane: setup_in(bench, weights, name) for name, lane in lanes.items()}
-    (result,) = bench.check.run(InProcess(bench, setups), setups)
+def test_check_catches_a_wrong_weight(weights: Path, tmp_path: Path) -> None:
+    lanes = {name: orders.Lane(name, "fp32") for name in ("stock", "ours")}
+    setups = {lane: setup_in(weights, name) for name, lane in lanes.items()}
+    (result,) = check.run(InProcess(setups), setups)
     assert 0 < result["max_abs_difference"] < 1e-4 and result["compared"] == "logits"
 
     state = torch.load(weights / "weights.pt", weights_only=True)
@@ -210,21 +197,21 @@ def test_check_catches_a_wrong_weight(bench: Any, weights: Path, tmp_path: Path)
         state[f"{layer}q_proj.weight"],
     )
     torch.save(state, tmp_path / "weights.pt")
-    setups[lanes["ours"]] = setup_in(bench, tmp_path, "ours")
+    setups[lanes["ours"]] = setup_in(tmp_path, "ours")
     with pytest.raises(SystemExit, match="ours fp32 does not compute what stock fairseq computes"):
-        bench.check.run(InProcess(bench, setups), setups)
+        check.run(InProcess(setups), setups)
 
 
 # --- bookkeeping and workers ---
 
 
-def test_bookkeeping_counts_outermost_calls_and_restores(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bookkeeping_counts_outermost_calls_and_restores(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(100))
-    monkeypatch.setattr(bench.bookkeeping.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(bookkeeping.time, "perf_counter", lambda: next(ticks))
     from fairseq_switchdec.runtime.ragged import Ragged
 
     originals = {name: vars(Ragged)[name] for name in ("__init__", "select", "buckets")}
-    with bench.bookkeeping.measured() as seconds:
+    with bookkeeping.measured() as seconds:
         tokens = Ragged([3, 5], "cpu")
         tokens.select(torch.tensor([1]))  # makes another layout inside
         assert len(tokens.buckets) == 2
@@ -235,10 +222,10 @@ def test_bookkeeping_counts_outermost_calls_and_restores(bench: Any, monkeypatch
     assert all(vars(Ragged)[name] is original for name, original in originals.items())
 
 
-def test_a_worker_that_fails_is_left_out(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lane = bench.setup.Lane("stock", "fp32")
-    with bench.processes.Workers(tmp_path / "logs") as workers:
-        assert not workers.start(lane, setup_in(bench, tmp_path))  # no weights there
+def test_a_worker_that_fails_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lane = orders.Lane("stock", "fp32")
+    with processes.Workers(tmp_path / "logs") as workers:
+        assert not workers.start(lane, setup_in(tmp_path))  # no weights there
         assert workers.ask(lane, "check") is None and not workers.running
     assert "weights.pt" in workers.left_out[lane]
     assert "stock fp32 is left out: " in capsys.readouterr().out
@@ -247,10 +234,9 @@ def test_a_worker_that_fails_is_left_out(bench: Any, tmp_path: Path, capsys: pyt
 # --- training ---
 
 
-def test_policy_is_set_to_its_cost(bench: Any, weights: Path) -> None:
-    module = bench.training_worker
-    setup = setup_in(bench, weights, "training-ours")
-    training = module.Training(setup)
+def test_policy_is_set_to_its_cost(weights: Path) -> None:
+    setup = setup_in(weights, "training-ours")
+    training = training_worker.Training(setup)
     model = training.trainer.model
     assert 0.5 < training.costs["greedy"] <= 0.7
     from fairseq_switchdec.cost import Lengths, cost
@@ -272,9 +258,9 @@ def test_policy_is_set_to_its_cost(bench: Any, weights: Path) -> None:
     torch.testing.assert_close(model.encoder.policy.sublayer_heads[0].bias, before, rtol=0, atol=0)
 
 
-def test_training_summary_by_hand(bench: Any) -> None:
+def test_training_summary_by_hand() -> None:
     seconds = {"stock": [2.0, 1.0, 3.0], "keep-all": [1.0, 1.0, 1.0], "learned": [1.0, 2.0, 6.0]}
-    rows = bench.training.summarize(2, seconds, {"stock": 100, "keep-all": 90, "learned": 120})
+    rows = training.summarize(2, seconds, {"stock": 100, "keep-all": 90, "learned": 120})
     assert [row["ratio_to_stock"] for row in rows] == [1.0, 0.5, 1.0]
     assert [row["mean_ratio_to_stock"] for row in rows] == [1.0, 0.5, 1.5]
     assert [row["memory_ratio_to_stock"] for row in rows] == [1.0, 0.9, 1.2]
@@ -283,11 +269,11 @@ def test_training_summary_by_hand(bench: Any) -> None:
 # --- the whole, tiny ---
 
 
-def test_generation_benchmark(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generation_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peers = {"hf": "transformers", "ct2": "ctranslate2"}
     installed = [system for system, library in peers.items() if importlib.util.find_spec(library) is not None]
     flags = ["--batch", "1", "2", "--precision", "fp32", "--repeats", "2", "--out", str(tmp_path)]
-    bench.main([*SMALL, *flags, "--decisions", "mixed.json", "--systems", "ours", *peers])
+    main([*SMALL, *flags, "--decisions", "mixed.json", "--systems", "ours", *peers])
     results = json.loads((tmp_path / "results.json").read_text())
     left_out = {f"{system} fp32" for system in peers if system not in installed}
     assert set(results["left_out"]) == left_out
@@ -312,8 +298,8 @@ def test_generation_benchmark(bench: Any, tmp_path: Path, capsys: pytest.Capture
     assert "run 2/2, batch 2, ours fp32, mixed.json: " in capsys.readouterr().out
 
 
-def test_training_benchmark(bench: Any, tmp_path: Path) -> None:
-    bench.main([*SMALL, "--training", "--batch", "2", "--repeats", "1", "--out", str(tmp_path)])
+def test_training_benchmark(tmp_path: Path) -> None:
+    main([*SMALL, "--training", "--batch", "2", "--repeats", "1", "--out", str(tmp_path)])
     results = json.loads((tmp_path / "training.json").read_text())
     assert [row["variant"] for row in results["training"]] == ["stock", "keep-all", "learned"]
     assert all(row["seconds"]["median"] > 0 and row["peak_bytes"] > 1e6 for row in results["training"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +10,15 @@ import torch
 from fairseq import options
 from support import REPO
 
-sys.path.insert(0, str(REPO / "examples" / "glue"))
-
-import from_scratch
-from from_scratch import OURS, PLAIN, Settings
-
+from examples.glue import from_scratch, train
+from examples.glue.from_scratch import OURS, PLAIN, Settings
 from fairseq_switchdec.cost import Geometry, Lengths, expected_random_cost
 from fairseq_switchdec.errors import UserError
 
 
 def finetuning(*words: str) -> Any:
-    """The options of fairseq-train that examples/glue/train.py gives."""
-    path = REPO / "examples" / "glue" / "train.py"
-    spec = importlib.util.spec_from_file_location("glue_train", path)
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = script  # its dataclass looks there
-    spec.loader.exec_module(script)
-    given = script.command(*script.parse_args([*words, "--bart", "b.pt", "--save-dir", "out"]))
+    """The options of fairseq-train that examples.glue.train gives."""
+    given = train.command(*train.parse_args([*words, "--bart", "b.pt", "--save-dir", "out"]))
     return options.parse_args_and_arch(options.get_training_parser(), given)
 
 

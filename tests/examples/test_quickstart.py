@@ -5,26 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-# The examples are scripts, not a package.
-sys.path.append(str(Path(__file__).resolve().parents[2] / "examples" / "quickstart"))
-
-import build_corpus
-import clean_text
-import commands
-import dialogsum
-import quickstart
-import report
-import train_bpe
-from files import SPLITS, read_lines, write_lines
-from stages import Stages
-
+from examples.common.files import SPLITS, read_lines, write_lines
+from examples.common.stages import Stages
+from examples.quickstart import __main__ as quickstart
+from examples.quickstart import build_corpus, clean_text, commands, dialogsum, report, train_bpe
 from fairseq_switchdec.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -153,7 +143,7 @@ def test_official_bpe_gives_the_official_ids(shared_data):
     assert [places[str(index)] for index in ids] == [31414, 232, 328]
 
 
-@pytest.mark.parametrize("script", ["quickstart/run.sh", "learning_check/run.sh", "setup_venv.sh"])
+@pytest.mark.parametrize("script", ["quickstart/run.sh", "learning_check/run.sh", "common/setup_venv.sh"])
 def test_shell_scripts_parse(script):
     assert subprocess.run(["bash", "-n", str(REPOSITORY / "examples" / script)]).returncode == 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -12,23 +11,13 @@ import pytest
 from fairseq import options
 from squad_support import make_document, write_bpe, write_json
 
+from examples.squad import evaluate, from_scratch, prepare, train
 from fairseq_switchdec import tasks  # noqa: F401  (registers)
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.predict.command import get_parser as predict_parser
 from fairseq_switchdec.squad.command import get_parser as score_parser
 from fairseq_switchdec.squad.examples import Problems, read_questions
 from fairseq_switchdec.tasks.switchable_squad import SwitchableSquadTask
-
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "squad"
-
-
-def load(name: str) -> Any:
-    """A script, which is no package's module, under a name of its own."""
-    spec = importlib.util.spec_from_file_location(f"squad_{name}", FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def parse_training(words: list[str]) -> Any:
@@ -39,30 +28,27 @@ def parse_training(words: list[str]) -> Any:
 @pytest.mark.parametrize("gpus", [1, 8])
 @pytest.mark.parametrize("version", ["1.1", "2.0"])
 def test_training_has_the_papers_settings(gpus: int, version: str) -> None:
-    script = load("train")
     given = [version, "data", "--bart", "b.pt", "--save-dir", "out", "--gpus", str(gpus), "--seed", "5"]
-    args = parse_training(script.command(*script.parse_args(given)))
+    args = parse_training(train.command(*train.parse_args(given)))
     assert (args.max_update, args.warmup_updates, args.lr, args.batch_size) == (5430, 326, [1.5e-5], 3)
     assert args.batch_size * args.update_freq[0] * gpus == 3 * 8 * 2
     assert args.distributed_world_size == gpus and args.required_batch_size_multiple == 1
     assert args.squad_version == version and args.policy_decisions == "learned" and args.seed == 5
-    plain = parse_training(script.command(*script.parse_args([*given, "--plain"])))
+    plain = parse_training(train.command(*train.parse_args([*given, "--plain"])))
     assert plain.policy_decisions == "keep-all"
     differing = {name for name, value in vars(args).items() if vars(plain)[name] != value}
     assert differing == {"policy_decisions"} or differing == {"policy_decisions", "policy_lr"}
 
 
 def test_gpus_that_cannot_share_an_update_are_refused() -> None:
-    script = load("train")
-    args = script.parse_args(["1.1", "data", "--bart", "b.pt", "--save-dir", "out", "--gpus", "5"])
+    args = train.parse_args(["1.1", "data", "--bart", "b.pt", "--save-dir", "out", "--gpus", "5"])
     with pytest.raises(UserError, match="--batch-size 3 on --gpus 5 cannot make updates of 48 inputs"):
-        script.command(*args)
+        train.command(*args)
 
 
 def test_evaluation_is_understood(tmp_path: Path) -> None:
-    script = load("evaluate")
-    args, extra = script.parse_args(["m.pt", "dev.json", "--out", str(tmp_path), "--cpu", "--squad-n-best", "5"])
-    predict, score = script.commands(args, "greedy", extra)
+    args, extra = evaluate.parse_args(["m.pt", "dev.json", "--out", str(tmp_path), "--cpu", "--squad-n-best", "5"])
+    predict, score = evaluate.commands(args, "greedy", extra)
     parsed = predict_parser(SwitchableSquadTask).parse_args(predict[1:])
     assert parsed.cpu and parsed.squad_n_best == 5 and parsed.switch_decisions == "greedy"
     scored = score_parser().parse_args(score[1:])
@@ -70,7 +56,6 @@ def test_evaluation_is_understood(tmp_path: Path) -> None:
 
 
 def test_the_run_from_scratch_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = load("from_scratch")
     seen: dict[str, list[str]] = {}
 
     class Recorder:
@@ -79,13 +64,14 @@ def test_the_run_from_scratch_is_understood(tmp_path: Path, monkeypatch: pytest.
         def run(self, name: str, command: list[Any], **rest: Any) -> None:
             seen[name] = [str(word) for word in command]
 
-    script.train(Recorder(), tmp_path / "data", "base", 40, 1e-3, ["--policy-decisions", "keep-all"], after="prepare")
+    from_scratch.train(
+        Recorder(), tmp_path / "data", "base", 40, 1e-3, ["--policy-decisions", "keep-all"], after="prepare"
+    )
     args = parse_training(seen["base"][4:])
     assert args.max_update == 40 and args.warmup_updates == 4 and args.task == "switchable_squad"
 
 
 def test_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = load("prepare")
     rows = [
         {"context": "It is red.", "question": "What?", "answer": "red"},
         {"context": "red or red", "question": "What?", "answer": "red"},
@@ -96,8 +82,8 @@ def test_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = write_json(tmp_path / "d.json", make_document(5))
     bpe, out = write_bpe(tmp_path / "bpe"), tmp_path / "out"
     words = ["--train", lines, document, "--valid", document, "--valid-questions", "5", "--bpe", bpe, "--out", out]
-    monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, words)])
-    script.main()
+    monkeypatch.setattr(sys, "argv", ["prepare", *map(str, words)])
+    prepare.main()
     path = str(out / "train.json")
     questions = list(read_questions(path, Problems(path, strict=True)))
     assert len(questions) == 2 + 10 and all(question.trainable for question in questions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -12,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "stages.py"
+from examples.common import stages as module
+from examples.common.repository import environment
+
 LOG = """a line | of text
 2026-01-01 10:00:00 | INFO | train_inner | {"epoch": 1, "loss": "2.5", "nll_loss": "2.25", "num_updates": "50"}
 2026-01-01 10:00:01 | INFO | valid | {"valid_loss": "2.000", "valid_cost": "0.75", "valid_num_updates": "50"}
@@ -20,20 +21,12 @@ LOG = """a line | of text
 """
 
 
-@pytest.fixture(scope="module")
-def module():
-    spec = importlib.util.spec_from_file_location("stages_under_test", SCRIPT)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
 def append(path: Path, text: str = "x") -> list[str]:
     """A command that leaves a trace of each time it runs."""
     return [sys.executable, "-c", f"open({str(path)!r}, 'a').write({text!r})"]
 
 
-def test_a_stage_runs_again_only_when_something_changed(module, tmp_path: Path) -> None:
+def test_a_stage_runs_again_only_when_something_changed(tmp_path: Path) -> None:
     made, source = tmp_path / "made", tmp_path / "source"
     source.write_text("1")
 
@@ -53,7 +46,7 @@ def test_a_stage_runs_again_only_when_something_changed(module, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("resumes", [False, True])
-def test_what_an_interrupted_run_left_is_kept_only_to_go_on_from_it(module, tmp_path: Path, resumes: bool) -> None:
+def test_what_an_interrupted_run_left_is_kept_only_to_go_on_from_it(tmp_path: Path, resumes: bool) -> None:
     made = tmp_path / "made"
 
     def run(text: str, makes: list[Path]) -> bool:
@@ -68,7 +61,7 @@ def test_what_an_interrupted_run_left_is_kept_only_to_go_on_from_it(module, tmp_
         module.Stages(tmp_path).run("t", append(made), makes=[], wipe=[tmp_path.parent])
 
 
-def test_a_failure_shows_the_end_of_its_log(module, tmp_path: Path) -> None:
+def test_a_failure_shows_the_end_of_its_log(tmp_path: Path) -> None:
     stages = module.Stages(tmp_path)
     with pytest.raises(module.StageError) as error:
         stages.run("bad", [sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"], makes=[])
@@ -78,7 +71,7 @@ def test_a_failure_shows_the_end_of_its_log(module, tmp_path: Path) -> None:
         stages.run("none", [tmp_path / "no-such-program"], makes=[])
 
 
-def test_side_by_side(module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def waits_for(other: str, name: str) -> dict:
         code = f"open({str(tmp_path / name)!r}, 'w')\nimport os, time\n"
         code += f"while not os.path.exists({str(tmp_path / other)!r}): time.sleep(0.05)\n"
@@ -92,7 +85,7 @@ def test_side_by_side(module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert stages.run("c", append(tmp_path / "c"), makes=[], after=["a", "b"])
 
 
-def test_side_by_side_one_failure_ends_the_others(module, tmp_path: Path) -> None:
+def test_side_by_side_one_failure_ends_the_others(tmp_path: Path) -> None:
     sleeps = {"name": "sleeps", "command": [sys.executable, "-c", "import time; time.sleep(60)"], "makes": []}
     fails = {"name": "fails", "command": [sys.executable, "-c", "import time; time.sleep(1); exit(3)"], "makes": []}
     start = time.monotonic()
@@ -102,15 +95,15 @@ def test_side_by_side_one_failure_ends_the_others(module, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("call", ["run(**stage)", "side_by_side([stage, dict(stage, name='t')])"])
-def test_terminating_it_ends_the_command_too(module, tmp_path: Path, call: str) -> None:
+def test_terminating_it_ends_the_command_too(tmp_path: Path, call: str) -> None:
     pid = tmp_path / "pid"
     command = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     script = (
-        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); from pathlib import Path; import stages;"
+        "import sys; from pathlib import Path; from examples.common import stages;"
         f"stage = dict(name='s', command=[sys.executable, '-c', {command!r}], makes=[]);"
         f"stages.Stages(Path({str(tmp_path)!r})).{call}"
     )
-    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
+    driver = subprocess.Popen([sys.executable, "-c", script], env=environment(), stdout=subprocess.DEVNULL)
     for _ in range(300):
         if pid.exists() and pid.read_text():
             break
@@ -121,7 +114,7 @@ def test_terminating_it_ends_the_command_too(module, tmp_path: Path, call: str) 
         os.kill(int(pid.read_text()), 0)
 
 
-def test_fairseqs_json_log(module, tmp_path: Path) -> None:
+def test_fairseqs_json_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(LOG)
     assert module.records(log, "valid") == [{"valid_loss": 2.0, "valid_cost": 0.75, "valid_num_updates": 50.0}]

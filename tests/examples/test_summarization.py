@@ -19,13 +19,10 @@ from in_process import Training
 from support import REPO, randomize
 from test_generation import hypotheses
 
-# The examples are scripts, not packages.
-sys.path += [str(REPO / "examples" / name) for name in ("quickstart", "summarization")]
-
-import encode
-import train_bpe
-from files import write_lines
-
+from examples.common.bpe import BPE_FILES
+from examples.common.files import write_lines
+from examples.quickstart import train_bpe
+from examples.summarization import encode
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.models import SwitchableBARTModel
 
@@ -82,7 +79,7 @@ def recipe(tmp_path):
 def folder(tmp_path):
     """Empty files where the scripts look for them."""
     names = ["start.pt", "bin/prepared.txt", "bin/test.source-target.target.idx", "raw/test.source", "raw/test.target"]
-    for name in (*names, "out/generate-test.txt", "out/report.json", *(f"bpe/{file}" for file in encode.FILES)):
+    for name in (*names, "out/generate-test.txt", "out/report.json", *(f"bpe/{file}" for file in BPE_FILES)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     return tmp_path
@@ -159,7 +156,8 @@ def test_generate_decodes_as_fairseqs_recipe(recipe, folder, monkeypatch, datase
 
 def test_prepare_and_evaluate(recipe, folder, monkeypatch):
     encoding, binarizing = recipe("prepare", "raw", "bpe", "new", "--workers", 3, SPLITS="valid test").commands
-    assert encoding[2:7] == ["bpe", "raw", "new.bpe", "--splits", "valid"]
+    assert encoding[1:3] == ["-m", "examples.summarization.encode"]
+    assert encoding[3:8] == [*(str(folder / name) for name in ("bpe", "raw", "new.bpe")), "--splits", "valid"]
     args, _ = parse(binarizing, monkeypatch)
     assert (args.trainpref, args.validpref, args.testpref) == (None, "new.bpe/valid.bpe", "new.bpe/test.bpe")
     assert args.srcdict == args.tgtdict == "bpe/dict.txt" and args.workers == 3
@@ -175,6 +173,17 @@ def test_prepare_and_evaluate(recipe, folder, monkeypatch):
         "raw/test.source",
         "out/scores.json",
     )
+
+
+def test_encoding_runs_ours_where_another_examples_lies(recipe, folder):
+    """A checkout of fairseq has a package ``examples`` too, and Python looks in the present folder first."""
+    other = folder / "examples" / "__init__.py"
+    other.parent.mkdir()
+    other.write_text("raise SystemExit('the other one')")
+    for name in BPE_FILES[:2]:
+        (folder / "bpe" / name).write_text("{}" if name.endswith("json") else "#version: 0.2\n")
+    result = recipe("prepare", "raw", "bpe", "new", check=False, SPLITS="test", PYTHON=sys.executable)
+    assert result.status == 1 and f"{folder}/raw/test.source is empty" in result.output
 
 
 # --- mistakes ---

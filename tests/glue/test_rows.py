@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from fairseq import options
-from support import REPO
 
+from examples.glue import evaluate, train
 from fairseq_switchdec.glue.metrics import measures, scored, submission
 from fairseq_switchdec.glue.rows import BadRow, Row, read_rows
 from fairseq_switchdec.glue.tasks import GLUE
-
-sys.path.insert(0, str(REPO / "examples" / "glue"))
-
-import evaluate
-import train
 
 #: A header and a row of each task's dev file.
 FILES = {

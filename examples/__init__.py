@@ -1,0 +1,15 @@
+"""What to do with fairseq_switchdec, each a package that runs from the repository's root: ``python -m examples.NAME``.
+
+    quickstart       train a small switchable BART on docstrings and see what it saves
+    learning_check   a task whose best decisions are known: does the policy find them?
+    benchmark        speed and memory, side by side with other systems on the same weights
+    summarization    CNN/DM and XSum with the paper's settings, from raw text to ROUGE
+    glue, squad      the same for classification and question answering
+    common           what several of them need
+
+Importing it makes fairseq importable on today's Python; neither fairseq nor torch is loaded.
+"""
+
+from fairseq_switchdec.compat import install
+
+install()

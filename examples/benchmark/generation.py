@@ -1,0 +1,118 @@
+"""The generation benchmark: seconds and peak memory of every system at every precision, ours on several decisions.
+
+    weights, the same for all -+-> a process for each system and precision -> do their keep-all logits agree?
+                                      -> one generation each, in turn, for its memory; then --repeats for their time
+                                      -> results.json, results.md, results.svg in --out
+
+What is timed are whole generations; `check` comes first, `report` last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import check, plot, report
+from .decisions import KEEP_ALL, in_turn, read
+from .options import REFERENCE, Options
+from .processes import Workers, prepare, scratch
+from .report import Case
+from .setup import GEOMETRIES, Lane
+
+
+def start(options: Options, workers: Workers, folder: str) -> None:
+    """Make the weights and start every lane's worker, one after the other: loading takes more memory than running."""
+    converts = any(lane.system.startswith("ct2") for lane in options.lanes())
+    say(f"making the weights of BART-{options.geometry}")
+    prepare(options.setup(Lane("ct2" if converts else "stock", "fp32"), folder), workers.logs / "weights.log")
+    for lane in options.lanes():
+        say(f"loading {lane}")
+        workers.start(lane, options.setup(lane, folder))
+    if REFERENCE not in workers.running:
+        raise SystemExit("stock fairseq, which all is compared with, could not be run")
+
+
+def cases_of(options: Options) -> list[Case]:
+    """Everything that is timed, in the order in which it is."""
+    layers = GEOMETRIES[options.geometry].layers
+    files = {name: read(name, layers) for name in options.decisions}
+    return [
+        Case(batch, lane, name, entries)
+        for batch in options.batch
+        for lane in options.lanes()
+        for name, entries in files.items()
+        if lane.system == "ours" or entries is None
+    ]
+
+
+def measure(options: Options, workers: Workers, cases: list[Case]) -> list[Case]:
+    """Run every case once for its memory, then ``--repeats`` times in turn; those that came through."""
+    layers = GEOMETRIES[options.geometry].layers
+    for repeat in range(options.repeats + 1):
+        for case in cases:
+            entries = in_turn(case.entries, case.batch, layers) if case.lane.system == "ours" else None
+            request: dict[str, Any] = {"batch": case.batch, "decisions": entries, "memory": repeat == 0}
+            answer = workers.ask(case.lane, "generate", **request)
+            if answer is None:
+                continue
+            if repeat == 0:
+                case.peak = answer["peak"]
+                peak = "unknown" if case.peak is None else f"{case.peak / 2**20:.0f} MiB"
+                say(f"memory, {case}: {peak}")
+            else:
+                case.encoder.append(answer["encoder"])
+                case.total.append(answer["total"])
+                say(f"run {repeat}/{options.repeats}, {case}: {answer['total']:.3f} s")
+    return [case for case in cases if case.lane in workers.running]
+
+
+def bookkeeping(options: Options, workers: Workers, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What deciding costs, as a share of the same lane's keep-all time: generations on the policy's own decisions."""
+    results = []
+    for row in rows:
+        if row["decisions"] != KEEP_ALL:
+            continue
+        lane = Lane("ours", row["precision"])
+        answers = [workers.ask(lane, "bookkeeping", batch=row["batch"]) for _ in range(min(options.repeats, 3))]
+        runs = [(sum(answer["parts"].values()), answer["parts"]) for answer in answers if answer is not None]
+        runs.sort(key=lambda run: run[0])
+        if runs:
+            seconds, parts = runs[len(runs) // 2]
+            share = seconds / row["total_seconds"]["median"]
+            where = {"batch": row["batch"], "precision": row["precision"]}
+            results.append({**where, "seconds": seconds, "share": share, "parts": parts})
+            say(f"policy and bookkeeping, batch {row['batch']}, {row['precision']}: {seconds:.4f} s, {share:.2%}")
+    return results
+
+
+def run(options: Options) -> None:
+    """The whole benchmark; writes results.json, results.md and results.svg."""
+    surroundings = report.surroundings(options)  # now: the checkout may change during the run
+    with scratch(options.out) as folder, Workers(options.out / "logs") as workers:
+        start(options, workers, folder)
+        setups = {lane: options.setup(lane, folder) for lane in options.lanes()}
+        checks = check.run(workers, setups)
+        rows = report.summarize(measure(options, workers, cases_of(options)), options)
+        shares = bookkeeping(options, workers, rows)
+    content = {
+        **surroundings,
+        "check": checks,
+        "cases": rows,
+        "bookkeeping": shares,
+        "left_out": {str(lane): why for lane, why in workers.left_out.items()},
+    }
+    lines = [report.table(rows), ""]
+    lines += [check.line(result) for result in checks]
+    lines += [
+        f"Policy and bookkeeping, batch {entry['batch']}, {entry['precision']}: {entry['share']:.2%} of keep-all."
+        for entry in shares
+    ]
+    lines += [f"Left out: {lane}: {why}." for lane, why in content["left_out"].items()]
+    markdown = "\n".join(lines) + "\n"
+    report.write(options.out, "results", content, markdown)
+    drawn = plot.draw(options.out / "results.svg", rows)
+    print(f"\n{markdown}\nwrote results.json, results.md{' and results.svg' if drawn else ''} in {options.out}")
+
+
+def say(text: str) -> None:
+    """A progress line."""
+    print(text, flush=True)

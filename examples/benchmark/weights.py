@@ -1,0 +1,109 @@
+"""One set of random weights for all systems, as a plain BART checkpoint and as CTranslate2's own files.
+
+    python -m examples.benchmark.weights SETUP      (SETUP: `setup.Setup` as JSON; `processes.prepare` calls this)
+
+A process of its own, so that no worker's memory has held two models.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import shutil
+import sys
+import traceback
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+from torch import Tensor
+
+from fairseq_switchdec.models.bart.plain import DUPLICATES
+
+from .setup import POSITIONS, SPECIALS, Setup, Shape
+
+#: Standard deviation of a matrix's outputs, and of the logits. BART's initial 0.02 gives attention that looks
+#: everywhere alike and logits that only repeat the last word.
+GAIN, LOGITS = 1.5, 3.0
+
+
+def dictionary(vocabulary: int) -> Dictionary:
+    """Word number n is called ``wN``."""
+    words = Dictionary()
+    for number in range(SPECIALS, vocabulary):
+        words.add_symbol(f"w{number}")
+    return words
+
+
+def arguments(shape: Shape, arch: str) -> Namespace:
+    """The options of a model: ``bart_large``, or ``switchable_bart``, of any size."""
+    args = Namespace(task="translation", arch=arch, source_lang="source", target_lang="target", dropout=0.1)
+    args.max_source_positions = args.max_target_positions = POSITIONS
+    for side in ("encoder", "decoder"):
+        sizes = {"layers": shape.layers, "embed_dim": shape.dim, "ffn_embed_dim": shape.ffn_dim}
+        for name, size in {**sizes, "attention_heads": shape.heads}.items():
+            setattr(args, f"{side}_{name}", size)
+    ARCH_CONFIG_REGISTRY[arch](args)
+    return args
+
+
+def build(setup: Setup, arch: str) -> Any:
+    """An untrained model."""
+    words = dictionary(setup.shape.vocabulary)
+    task = SimpleNamespace(source_dictionary=words, target_dictionary=words, cfg=Namespace())
+    return ARCH_MODEL_REGISTRY[arch].build_model(arguments(setup.shape, arch), task)
+
+
+def randomize(weights: dict[str, Tensor], seed: int) -> None:
+    """Fill everything, biases and norms too, so that a weight put in another's place shows."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in weights.items():
+        if name.endswith("version"):
+            continue
+        noise = torch.randn(weight.shape, generator=generator)
+        if weight.dim() == 1:
+            weight.copy_(noise * 0.1 + float(name.endswith("norm.weight") or name.endswith("embedding.weight")))
+        else:
+            embeds = "embed_tokens" in name or "embed_positions" in name or "output_projection" in name
+            weight.copy_(noise * ((LOGITS if embeds else GAIN) / math.sqrt(weight.size(1))))
+    shared = weights["encoder.embed_tokens.weight"]
+    for name in ("decoder.embed_tokens.weight", "decoder.output_projection.weight"):
+        weights[name] = shared
+
+
+def convert(setup: Setup, weights: dict[str, Tensor]) -> None:
+    """CTranslate2's files, by its own converter for fairseq's checkpoints."""
+    from ctranslate2.converters import FairseqConverter
+
+    folder = Path(setup.folder)
+    checkpoint = folder / "checkpoint.pt"
+    torch.save({"args": arguments(setup.shape, "bart_large"), "model": weights}, checkpoint)
+    if hasattr(torch.serialization, "add_safe_globals"):
+        torch.serialization.add_safe_globals([Namespace])
+    FairseqConverter(str(checkpoint), str(folder)).convert(str(setup.converted))
+    checkpoint.unlink()
+
+
+def main() -> None:
+    """Makes the files; CTranslate2's where it is asked for and installed."""
+    setup = Setup.from_json(sys.argv[1])
+    weights = build(setup, "bart_large").state_dict()
+    weights = {name: weight for name, weight in weights.items() if not DUPLICATES.search(name)}
+    randomize(weights, setup.seed)
+    torch.save(weights, setup.weights)
+    for side in ("source", "target"):
+        dictionary(setup.shape.vocabulary).save(str(Path(setup.folder) / f"dict.{side}.txt"))
+    if setup.system == "ct2" and importlib.util.find_spec("ctranslate2") is not None:
+        try:
+            convert(setup, weights)
+        except Exception:  # its workers will be left out
+            traceback.print_exc()
+            shutil.rmtree(setup.converted, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

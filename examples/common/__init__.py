@@ -1,0 +1,1 @@
+"""What several examples need; nothing here imports an example."""

@@ -1,0 +1,1 @@
+"""Classification: GLUE's tasks with the paper's settings, to scores and submission files."""

@@ -1,0 +1,149 @@
+"""What the learning check found: the figures against their targets, and what each type of input skips."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fairseq_switchdec.files import write_text
+
+from ..common.stages import Stages
+from .make_data import TYPES, noise_floor
+
+DEFAULT_RULE = "quality"
+MOST_COST = 0.85  # of the keep-all FLOPs
+MOST_LOSS = 0.03  # nats a token above plain fine-tuning
+LEAST_SHUFFLED = 0.3  # nats a token that another input's decisions are worse: the policy reads its input
+LEAST_RANDOM = 0.4  # nats a token that random decisions of the same cost are worse
+STRATEGIES = ("all kept", "last 10 %", "last 20 %", "last 30 %", "every 4th", "every 3rd", "every 2nd")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One switchable model on the validation split.
+
+    Attributes:
+        rule: weight rule it was trained with.
+        seed: of its fine-tuning and the plain model's.
+        plain: loss of plain fine-tuning of the same length, nats a token.
+        greedy: figures of `measured` under the policy's decisions.
+        shuffled: under those of another input.
+        random: under random ones that cost the same.
+        types: see `by_type`.
+    """
+
+    rule: str
+    seed: int
+    plain: float
+    greedy: dict[str, float]
+    shuffled: dict[str, float]
+    random: dict[str, float]
+    types: dict[str, dict[str, Any]]
+
+    def checks(self) -> dict[str, bool]:
+        """Each target, and whether it is reached."""
+        loss = self.greedy["nll"]
+        return {
+            f"cost <= {MOST_COST}": self.greedy["cost"] <= MOST_COST,
+            f"NLL <= plain + {MOST_LOSS}": loss <= self.plain + MOST_LOSS,
+            f"shuffled >= {LEAST_SHUFFLED} worse": self.shuffled["nll"] >= loss + LEAST_SHUFFLED,
+            f"random >= {LEAST_RANDOM} worse": self.random["nll"] >= loss + LEAST_RANDOM,
+        }
+
+
+def measured(record: dict[str, float]) -> dict[str, float]:
+    """``fairseq-validate``'s figures: ``nll`` and ``keep_all`` in nats a token, ``cost`` a share of keep-all FLOPs."""
+    nats = math.log(2)  # fairseq logs bits
+    loss = record.get("valid_nll_loss", record["valid_loss"])
+    keep_all = record.get("valid_keep_all_nll_loss", loss)
+    return {"nll": loss * nats, "keep_all": keep_all * nats, "cost": record.get("valid_cost", 1.0)}
+
+
+def by_type(switches: Path, text: Path) -> dict[str, dict[str, Any]]:
+    """What the inputs of each type ran.
+
+    Args:
+        switches: ``--switch-report`` of the validation split.
+        text: folder of ``valid.source``, whose first word on line i is the type of input i.
+
+    Returns:
+        by type: mean ``cost``; ``attention`` and ``ffn``, the shares of inputs that run each layer's; ``strategies``,
+        the shares of inputs that choose each token strategy.
+    """
+    kinds = [line.split(maxsplit=1)[0] for line in (text / "valid.source").read_text(encoding="utf-8").splitlines()]
+    inputs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for entry in json.loads(switches.read_text(encoding="utf-8"))["per_input"]:
+        inputs[kinds[entry["id"]]].append(entry)
+    return {
+        kind: {
+            "cost": _mean(entry["cost"] for entry in inputs[kind]),
+            "attention": [_mean(column) for column in zip(*(entry["attention_keep"] for entry in inputs[kind]))],
+            "ffn": [_mean(column) for column in zip(*(entry["ffn_keep"] for entry in inputs[kind]))],
+            "strategies": [
+                _mean(entry["token_strategy"] == strategy for entry in inputs[kind])
+                for strategy in range(len(STRATEGIES))
+            ],
+        }
+        for kind in TYPES
+    }
+
+
+def markdown(results: list[Result]) -> str:
+    """The report as people read it."""
+    rows = [
+        f"Losses in nats a token; no model passes the noise's {noise_floor():.3f}. Cost: share of keep-all FLOPs.",
+        "",
+        "| rule | seed | cost | NLL plain | greedy | keep-all | shuffled | random (its cost) | targets |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for result in results:
+        missed = [target for target, reached in result.checks().items() if not reached]
+        verdict = f"missed: {'; '.join(missed)}" if missed else "all reached"
+        losses = f"{result.plain:.3f} | {result.greedy['nll']:.3f} | {result.greedy['keep_all']:.3f}"
+        others = f"{result.shuffled['nll']:.3f} | {result.random['nll']:.3f} ({result.random['cost']:.3f})"
+        rows.append(
+            f"| {result.rule} | {result.seed} | {result.greedy['cost']:.3f} | {losses} | {others} | {verdict} |"
+        )
+    for result in results:
+        rows += ["", f"What each type of input runs, rule {result.rule}, seed {result.seed}", "", *_picture(result)]
+    return "\n".join(rows) + "\n"
+
+
+def write(out: Path, results: list[Result], stages: Stages) -> bool:
+    """Write report.json and report.md into ``out``, print the table; whether the default rule reached its targets."""
+    entries = [{**asdict(result), "checks": result.checks()} for result in results]
+    seconds = {name: stages.seconds(name) for name in stages.fingerprints}
+    content = {"noise_floor": noise_floor(), "results": entries, "stage_seconds": seconds}
+    write_text(out / "report.json", json.dumps(content, indent=1) + "\n")
+    table = markdown(results) + f"\nSeconds of all stages: {sum(seconds.values()):.0f}\n"
+    write_text(out / "report.md", table)
+    print(f"\n{table}\nWritten: {out}/report.json, report.md")
+    return all(all(result.checks().values()) for result in results if result.rule == DEFAULT_RULE)
+
+
+def _picture(result: Result) -> list[str]:
+    """A table with a bar for each layer: full = all inputs of the type run it, blank = none does."""
+    rows = ["| type | cost | attention, layers 1.. | feed-forward | tokens dropped |", "|---|--:|---|---|---|"]
+    for kind, runs in result.types.items():
+        order = sorted(range(len(STRATEGIES)), key=lambda strategy: -runs["strategies"][strategy])
+        common = [f"{STRATEGIES[i]}: {runs['strategies'][i]:.0%}" for i in order[:2] if runs["strategies"][i] >= 0.05]
+        bars = f"`{_bars(runs['attention'])}` | `{_bars(runs['ffn'])}`"
+        rows.append(f"| {kind} | {runs['cost']:.2f} | {bars} | {', '.join(common)} |")
+    return rows
+
+
+def _bars(shares: list[float]) -> str:
+    """One character a layer, the encoder's layers, then the decoder's."""
+    levels = "·▁▂▃▄▅▆▇█"
+    drawn = "".join(levels[round(share * (len(levels) - 1))] for share in shares)
+    return f"{drawn[: len(drawn) // 2]} {drawn[len(drawn) // 2 :]}"
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)

@@ -1,0 +1,1 @@
+"""The first command: a small switchable BART from docstrings, and what it saves."""

@@ -1,0 +1,208 @@
+"""Trains a small switchable BART on docstrings and shows what it saves, with fairseq's own commands.
+
+    text -> BPE -> fairseq-preprocess -> a small BART -+-> fine-tuned plainly -----> generate: plain
+                                                       +-> fine-tuned switchable --> generate: keep-all, learned,
+                                                                                     random, shuffled decisions
+
+Every command is printed before it runs; a finished stage is not repeated. At the end: report.json, report.md and, with
+matplotlib, report.png in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from fairseq_switchdec.errors import UserError
+
+from ..common.bpe import BPE_FILES, check_bpe
+from ..common.command_line import command_line
+from ..common.files import SPLITS, count_lines
+from ..common.random_decisions import keep_for_cost
+from ..common.repository import example, source
+from ..common.stages import Stages
+from . import commands, report
+from .commands import Settings
+
+HERE = Path(__file__).resolve().parent
+SYSTEM_FLAGS = {  # how each system generates; what it adds to the command that all share
+    "plain": [],
+    "keep-all": ["--switch-decisions", "keep-all"],
+    "learned": ["--switch-decisions", "greedy"],
+    "random": ["--switch-decisions", "random", "--switch-random-keep"],
+    "shuffled": ["--switch-decisions", "shuffled"],
+}
+MADE = ("corpus", "bpe", "ids", "bin", "models", "generated", "logs", "stages")
+HELP = {
+    "updates": "length of the training from scratch",
+    "finetune_updates": "length of both fine-tunings",
+    "dim": "channels of encoder and decoder",
+    "layers": "layers of the encoder, and of the decoder",
+    "max_source_positions": "longer sources are truncated to this many tokens",
+    "max_len": "longest hypothesis, in tokens",
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = command_line(__doc__, __spec__.name)
+    parser.add_argument("--data", type=Path, help="folder of {train,valid,test}.{source,target} to use instead")
+    parser.add_argument("--bpe-dir", type=Path, help="folder of encoder.json, vocab.bpe and dict.txt to use instead")
+    parser.add_argument("--bpe-size", type=int, default=2000, help="symbols of the BPE that is trained (%(default)s)")
+    parser.add_argument("--out", type=Path, default=HERE / "output", help="output folder")
+    parser.add_argument("--fresh", action="store_true", help="start over: delete what an earlier run made there")
+    for item in fields(Settings):
+        flag, kind = "--" + item.name.replace("_", "-"), type(item.default)
+        parser.add_argument(flag, type=kind, default=item.default, help=HELP.get(item.name, "") + " (%(default)s)")
+    args = parser.parse_args(argv)
+    for name in ("data", "bpe_dir", "out"):
+        if getattr(args, name) is not None:
+            setattr(args, name, getattr(args, name).resolve())
+    for name in ("updates", "finetune_updates", "layers", "batch_size"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)} must be 1 or more")
+    if args.dim % args.heads:
+        raise UserError(f"--dim {args.dim} must be a multiple of --heads {args.heads}")
+    if args.data is not None:
+        check_data(args.data)
+    if args.bpe_dir is not None:
+        check_bpe("--bpe-dir", args.bpe_dir)
+    return args
+
+
+def check_data(folder: Path) -> None:
+    """Refuse a corpus that would fail, or be scored wrongly, half an hour later.
+
+    Raises:
+        UserError: naming the file.
+    """
+    for split in SPLITS:
+        counts = {}
+        for side in ("source", "target"):
+            path = folder / f"{split}.{side}"
+            if not path.is_file():
+                raise UserError(f"--data {folder} lacks {path.name}: give {{train,valid,test}}.{{source,target}}")
+            counts[side] = count_lines(path)
+        if not counts["source"] or counts["source"] != counts["target"]:
+            raise UserError(
+                f"--data {folder}: {split}.source has {counts['source']} lines, {split}.target {counts['target']}; "
+                "give one pair a line"
+            )
+
+
+class Quickstart:
+    """The stages in order; each method returns what the next ones read."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.settings = Settings(**{item.name: getattr(args, item.name) for item in fields(Settings)})
+        self.out: Path = args.out
+        self.stages = Stages(self.out, total=14 - (args.data is not None) - (args.bpe_dir is not None))
+
+    def run(self) -> None:
+        corpus = self.corpus()
+        bpe_dir, binary = self.binarize(corpus)
+        self.train(binary)
+        self.generate_all(binary, bpe_dir)
+        report.write(self.out, self.settings, self.stages, report.corpus_sizes(corpus))
+
+    def corpus(self) -> Path:
+        if self.args.data is not None:
+            return self.args.data
+        corpus, sources = self.out / "corpus", [source("quickstart.build_corpus"), source("quickstart.clean_text")]
+        command = [*example("quickstart.build_corpus"), corpus]
+        self.stages.run("corpus", command, makes=_text_files(corpus, ""), sources=sources)
+        return corpus
+
+    def binarize(self, corpus: Path) -> tuple[Path, Path]:
+        bpe_dir = self.args.bpe_dir or self.out / "bpe"
+        ids, binary, script = self.out / "ids", self.out / "bin", source("quickstart.train_bpe")
+        text = _text_files(corpus, "")
+        files = [bpe_dir / name for name in BPE_FILES]
+        if self.args.bpe_dir is None:
+            command = [*example("quickstart.train_bpe"), "train", "--size", self.args.bpe_size, *text[:2], bpe_dir]
+            self.stages.run("bpe", command, makes=files, sources=[script, *text[:2]])
+        command = [*example("quickstart.train_bpe"), "encode", bpe_dir, corpus, ids]
+        self.stages.run("encode", command, makes=_text_files(ids, ".bpe"), sources=[script, *files, *text])
+        self.stages.run(
+            "preprocess",
+            commands.preprocess(ids, binary, bpe_dir),
+            makes=[binary / f"{split}.source-target.target.idx" for split in SPLITS],
+            after=["encode"],
+        )
+        return bpe_dir, binary
+
+    def checkpoint(self, model: str) -> Path:
+        return self.out / "models" / model / "checkpoint_last.pt"
+
+    def train(self, binary: Path) -> None:
+        fresh, scaled = self.checkpoint("fresh"), self.out / "models" / "start.pt"
+        command = commands.fresh(self.settings, binary, fresh.parent)
+        self.stages.run("fresh", command, makes=[fresh], after=["preprocess"], wipe=[fresh.parent])
+        command = [*example("common.scale_weights"), "--gain", self.gain(), fresh, scaled]
+        sources = [source("common.scale_weights")]
+        self.stages.run("scale", command, makes=[scaled], after=["fresh"], sources=sources)
+        start = self.checkpoint("pretrain")
+        command = commands.pretrain(self.settings, binary, scaled, start.parent)
+        self.stages.run("pretrain", command, makes=[start], after=["scale"], wipe=[start.parent])
+        finetuning = []
+        for name, build in (("plain", commands.finetune_plain), ("switchable", commands.finetune_switchable)):
+            made = self.checkpoint(name)
+            command = build(self.settings, binary, start, made.parent)
+            finetuning.append(dict(name=name, command=command, makes=[made], after=["pretrain"], wipe=[made.parent]))
+        self.stages.side_by_side(finetuning)
+
+    def gain(self) -> str:
+        """What brings BERT's standard deviation of 0.02 to 0.8 / sqrt(channels), for `common.scale_weights`."""
+        return f"{0.8 / self.settings.dim**0.5 / 0.02:.2f}"
+
+    def generate_all(self, binary: Path, bpe_dir: Path) -> None:
+        for system, flags in SYSTEM_FLAGS.items():
+            model = "plain" if system == "plain" else "switchable"
+            results, after = report.folder(self.out, system), [model]
+            makes = [results / report.HYPOTHESES]
+            if system == "random":
+                keep = self.random_keep(report.folder(self.out, "learned") / report.SWITCHES, binary)
+                flags, after = [*flags, f"{keep:.3f}"], ["generate-learned"]
+            if system != "plain":
+                makes.append(results / report.SWITCHES)
+                flags = [*flags, "--switch-report", str(makes[-1])]
+            results.mkdir(parents=True, exist_ok=True)
+            command = commands.generate(self.settings, binary, bpe_dir, self.checkpoint(model), results)
+            self.stages.run(f"generate-{system}", [*command, *flags], makes=makes, after=after, wipe=makes)
+
+    def random_keep(self, switch_report: Path, binary: Path) -> float:
+        """The keep probability at which random decisions cost what the learned ones did on these inputs."""
+        import torch
+
+        from fairseq_switchdec.cost import Geometry, Lengths
+
+        s = self.settings
+        vocabulary = count_lines(binary / "dict.source.txt") + 4  # <s> <pad> </s> <unk>
+        geometry = Geometry(s.layers, s.layers, s.dim, s.dim, s.ffn_dim, s.ffn_dim, vocabulary)
+        learned = json.loads(switch_report.read_text(encoding="utf-8"))
+        columns = ("source_tokens", "content_tokens", "target_tokens")
+        tokens = [torch.tensor([entry[name] for entry in learned["per_input"]]) for name in columns]
+        return keep_for_cost(geometry, Lengths(*tokens, beam=commands.BEAM), learned["cost"])
+
+
+def _text_files(folder: Path, infix: str) -> list[Path]:
+    return [folder / f"{split}{infix}.{side}" for split in SPLITS for side in ("source", "target")]
+
+
+def main() -> None:
+    args = parse_args()
+    if args.fresh and (args.out / "stages").is_dir():  # never a folder this program did not make
+        for name in MADE:
+            shutil.rmtree(args.out / name, ignore_errors=True)
+    Quickstart(args).run()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nquickstart: interrupted; the same command goes on from the last finished stage")

@@ -1,0 +1,1 @@
+"""Question answering: SQuAD with the paper's settings, to official scores."""
