@@ -19,9 +19,15 @@ from .tokens import num_dropped
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of an encoder-decoder that its FLOPs depend on.
+    """The sizes of a model that its FLOPs depend on.
 
     Attributes:
+        encoder_layers: of the encoder, or of a decoder-only model's one stack: it reads prompts, and then goes through
+            the same layers for what follows.
+        decoder_layers: 0 in a decoder-only model.
+        attention_dim: size of the queries of all heads together, 0 = the layer's own size.
+        key_dim: of the keys, and of the values, of all heads together; 0 = the same as the queries'.
+        ffn_products: matrices of a feed-forward sublayer, 3 in a gated one.
         vocabulary: rows of the product that every output position goes through: the output projection's in generation,
             a span head's 2, or 0.
         head: multiply-accumulates done once an input: a classification head's, or 0.
@@ -35,6 +41,14 @@ class Geometry:
     decoder_ffn_dim: int
     vocabulary: int
     head: int = 0
+    attention_dim: int = 0
+    key_dim: int = 0
+    ffn_products: int = 2
+
+    def attention_dims(self, dim: int) -> tuple[int, int]:
+        """Sizes of queries and of keys in a layer whose own size is ``dim``."""
+        queries = self.attention_dim or dim
+        return queries, self.key_dim or queries
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,8 @@ class Lengths:
     """The lengths of a batch of inputs, int64 (B,) each, on the CPU.
 
     Attributes:
-        source: real source tokens, ``<s>`` and ``</s>`` among them.
+        source: real source tokens, ``<s>`` and ``</s>`` among them; of a decoder-only model, the prompt without its
+            last token, from which it writes the first one.
         content: those that may be dropped.
         target: output tokens, ``</s>`` among them: decoding steps; the decoder's own input where nothing is generated.
         beam: hypotheses an input is decoded with.
@@ -96,25 +111,31 @@ def flops(geometry: Geometry, keep: Keep, lengths: Lengths, policy_flops: int = 
 
     ``policy_flops`` is added where the policy made the decisions (`SwitchPolicy.flops`).
     """
-    g, beam = geometry, lengths.beam
-    target, full_source = lengths.target.double(), lengths.source.double()
-    # Encoder: the first layer sees all tokens, the others the kept ones.
+    g, beam, target = geometry, lengths.beam, lengths.target.double()
+    # Encoder, or prompt: the first layer sees all tokens, the others the kept ones.
     source = keep.source.unsqueeze(1).repeat(1, g.encoder_layers)
-    source[:, 0] = full_source
-    attention = source * 4 * g.encoder_dim**2 + 2 * source**2 * g.encoder_dim
-    feed_forward = source * 2 * g.encoder_dim * g.encoder_ffn_dim
+    source[:, 0] = lengths.source.double()
+    queries, keys = g.attention_dims(g.encoder_dim)
+    attention = source * 2 * g.encoder_dim * (queries + keys) + 2 * source**2 * queries
+    feed_forward = source * g.ffn_products * g.encoder_dim * g.encoder_ffn_dim
+    # What is written: keys that all steps together compare with, in a step those of all hypotheses (`runtime.cache`).
+    own = beam * target * (target + 1) / 2 if lengths.incremental else target**2
+    if g.decoder_layers == 0:
+        pairs = beam * (own.unsqueeze(1) + target.unsqueeze(1) * source)
+        attention += (beam * target * 2 * g.encoder_dim * (queries + keys)).unsqueeze(1) + 2 * pairs * queries
+        feed_forward += (beam * target * g.ffn_products * g.encoder_dim * g.encoder_ffn_dim).unsqueeze(1)
     macs = (keep.attention[:, : g.encoder_layers] * attention).sum(1)
     macs += (keep.ffn[:, : g.encoder_layers] * feed_forward).sum(1)
-    # Decoder: keys that all steps together compare with, in a step those of all hypotheses (`runtime.cache`); the keys
-    # and values of the source are projected once an input.
-    keys = beam * target * (target + 1) / 2 if lengths.incremental else target**2
-    self_attention = beam * (target * 4 * g.decoder_dim**2 + 2 * keys * g.decoder_dim)
-    cross_attention = beam * target * (2 * g.decoder_dim**2 + 2 * keep.source * g.decoder_dim)
-    cross_attention += keep.source * 2 * g.encoder_dim * g.decoder_dim
-    feed_forward = beam * target * 2 * g.decoder_dim * g.decoder_ffn_dim
-    macs += keep.attention[:, g.encoder_layers :].sum(1) * self_attention
-    macs += keep.cross_attention.sum(1) * cross_attention
-    macs += keep.ffn[:, g.encoder_layers :].sum(1) * feed_forward
+    if g.decoder_layers > 0:  # the keys and values of the source are projected once an input
+        queries, keys = g.attention_dims(g.decoder_dim)
+        self_attention = beam * (target * 2 * g.decoder_dim * (queries + keys) + 2 * own * queries)
+        cross_attention = beam * target * (2 * g.decoder_dim * queries + 2 * keep.source * queries)
+        cross_attention += keep.source * 2 * g.encoder_dim * keys
+        macs += keep.attention[:, g.encoder_layers :].sum(1) * self_attention
+        macs += keep.cross_attention.sum(1) * cross_attention
+        macs += keep.ffn[:, g.encoder_layers :].sum(1) * (
+            beam * target * g.ffn_products * g.decoder_dim * g.decoder_ffn_dim
+        )
     macs += beam * target * g.decoder_dim * g.vocabulary + g.head
     return 2 * macs + policy_flops
 

@@ -175,13 +175,14 @@ class SwitchPolicy(Float32Module):
 
 
 def stage_columns(space: DecisionSpace, per_layer: bool) -> list[Tensor]:
-    """Which sublayer columns each stage decides; stage k reads the output of encoder layer k."""
+    """Which sublayer columns each stage decides; stage k reads the output of layer k of the encoder or only stack."""
     if not per_layer:
         return [torch.arange(space.num_sublayers)]
     layer = space.layer_of_sublayer()
     stages = [(layer == index + 1).nonzero().squeeze(1) for index in range(space.encoder_layers - 1)]
     stages[0] = torch.cat([(layer == 0).nonzero().squeeze(1), stages[0]])  # always kept, but every column needs a home
-    return [*stages, (layer >= space.encoder_layers).nonzero().squeeze(1)]
+    decoder = (layer >= space.encoder_layers).nonzero().squeeze(1)
+    return [*stages, decoder] if decoder.numel() else stages
 
 
 def pool(x: Tensor, lengths: Tensor) -> Tensor:

@@ -15,11 +15,23 @@ from fairseq_switchdec.compat import install
 
 install()
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 from fairseq.data import Dictionary  # noqa: E402
 from fairseq.models.bart.model import BARTModel, bart_base_architecture  # noqa: E402
 
 from fairseq_switchdec.models.bart.model import SwitchableBARTModel, switchable_bart_base  # noqa: E402
+from fairseq_switchdec.runtime.packing import BFloat16Linear, bf16_products  # noqa: E402
+
+#: For tests of bfloat16 on a processor, which not all can.
+BF16 = pytest.mark.skipif(not bf16_products(), reason="oneDNN multiplies no bfloat16 on this processor")
+PRECISIONS = [pytest.param("bf16", marks=BF16), "int8"]
+
+
+def marked(kinds):
+    """Classes of packed layers as parameters of a test."""
+    return [pytest.param(kind, marks=BF16) if kind is BFloat16Linear else kind for kind in kinds]
+
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
-from support import DATA_FLAGS, REPO, SWITCHABLE_FLAGS, run_command
+from support import DATA_FLAGS, PRECISIONS, REPO, SWITCHABLE_FLAGS, run_command
 
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.models import SwitchableBARTModel
@@ -86,7 +86,7 @@ def test_same_hypotheses_at_another_batch_size(corpus, switchable_run, random_ru
     assert other["per_input"] == report["per_input"]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_precision_moves_scores_a_little(corpus, switchable_run, random_run, precision):
     expected, _, flags = random_run
     found = hypotheses(generate(corpus, switchable_run.checkpoint, *flags, "--switch-precision", precision))

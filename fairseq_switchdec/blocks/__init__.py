@@ -1,6 +1,24 @@
-"""Transformer layers whose sublayers can be skipped, with the parameter names of fairseq's BART."""
+"""What transformers are made of, every sublayer skippable; parameter names are fairseq's."""
 
+from .activations import activation
 from .attention import Attention
-from .layers import SwitchableDecoderLayer, SwitchableEncoderLayer
+from .causal import PromptKeys, SwitchableCausalLayer
+from .layers import LayerConfig, SwitchableDecoderLayer, SwitchableEncoderLayer, causal_mask, post_norm, pre_norm
+from .norms import RMSNorm
+from .positions import RelativeBias, Rotary
 
-__all__ = ["Attention", "SwitchableDecoderLayer", "SwitchableEncoderLayer"]
+__all__ = [
+    "Attention",
+    "LayerConfig",
+    "PromptKeys",
+    "RMSNorm",
+    "RelativeBias",
+    "Rotary",
+    "SwitchableCausalLayer",
+    "SwitchableDecoderLayer",
+    "SwitchableEncoderLayer",
+    "activation",
+    "causal_mask",
+    "post_norm",
+    "pre_norm",
+]

@@ -143,6 +143,29 @@ def _restricted_load(file: io.IOBase, map_location=None):
         return torch.load(file, map_location=map_location, weights_only=True)
 
 
+def read_options(path: str):
+    """The options that a checkpoint was saved with, a Namespace, without reading its weights where torch can.
+
+    Raises:
+        UserError: As in `load_checkpoint`.
+    """
+    import torch
+
+    try:
+        if zipfile.is_zipfile(path) and tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6):
+            with torch.serialization.safe_globals([(thing, name) for name, thing in admitted().items()]):
+                state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        else:
+            with open(path, "rb") as file:
+                state = _restricted_load(file, "cpu")
+        args = state.get("args")
+        return state["cfg"]["model"] if args is None else args
+    except Exception:  # what is wrong with the file, in words
+        with open(path, "rb") as file:
+            load_checkpoint(file, "cpu")
+        raise
+
+
 @functools.cache
 def admitted() -> dict[str, object]:
     """What fairseq 0.12.2 pickles besides tensors and Python's plain types: qualified name in the file -> object."""

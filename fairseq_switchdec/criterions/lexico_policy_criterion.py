@@ -226,7 +226,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
     def require_switchable(self, model: Any) -> None:
         """Refuse a model without a policy."""
         if not hasattr(model.encoder, "policy"):
-            raise UserError("--criterion lexico_policy_criterion needs --arch switchable_bart (or _base, _tiny)")
+            raise UserError("--criterion lexico_policy_criterion needs --arch switchable_bart, _gpt2, _t5 or _llama")
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

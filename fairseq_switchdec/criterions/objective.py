@@ -5,9 +5,11 @@ A task gives its `Objective` by ``build_objective(options)``; all else in Algori
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 from torch import Tensor
 
@@ -78,9 +80,8 @@ class GenerationObjective(Objective):
         output = model(**sample["net_input"], decisions=decisions)
         log_probs = model.get_normalized_probs(output, log_probs=True)
         target = model.get_targets(sample, output)
-        smoothed, nll = label_smoothed_nll_loss(
-            log_probs, target, self.options.label_smoothing, ignore_index=self.padding_idx, reduce=False
-        )
+        absent = getattr(model.decoder, "absent", [])
+        smoothed, nll = smoothed_loss(log_probs, target, self.options.label_smoothing, self.padding_idx, absent)
         tokens = target.ne(self.padding_idx).sum(1)
         per_input = nll.detach().float().reshape(len(target), -1).sum(1) / tokens
         return PathLoss(smoothed.sum(), per_input, tokens, output[1]["decisions"], output[1]["features"])
@@ -96,3 +97,24 @@ class GenerationObjective(Objective):
     def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
         """As many decoding steps as there are target tokens."""
         return model.encoder.lengths(sample["net_input"]["src_tokens"], path.weight, self.options.policy_cost_beam)
+
+
+def smoothed_loss(
+    log_probs: Tensor, target: Tensor, epsilon: float, padding_idx: int, absent: Sequence[int] = ()
+) -> tuple[Tensor, Tensor]:
+    """fairseq's label-smoothed loss and the likelihood in it; what cannot be written, and has a log-probability of
+    minus infinity, has no share of the smoothing.
+
+    Args:
+        log_probs: (B, T, V).
+        target: int64 (B, T).
+        absent: columns of symbols that cannot be written.
+    """
+    if not absent or epsilon == 0:
+        losses: tuple[Tensor, Tensor] = label_smoothed_nll_loss(log_probs, target, epsilon, padding_idx, reduce=False)
+        return losses
+    _, nll = label_smoothed_nll_loss(log_probs, target, 0.0, padding_idx, reduce=False)
+    others = -log_probs.index_fill(-1, torch.tensor(absent, device=log_probs.device), 0.0).sum(-1, keepdim=True)
+    share = epsilon / (log_probs.size(-1) - len(absent) - 1)
+    others = others.masked_fill(target.eq(padding_idx).unsqueeze(-1), 0.0).view_as(nll)
+    return (1 - epsilon - share) * nll + share * others, nll

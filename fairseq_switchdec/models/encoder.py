@@ -1,43 +1,60 @@
-"""BART's encoder with skippable sublayers; it makes the decisions and drops the tokens (paper, section 3.1)."""
+"""The encoder of BART and T5; it makes the decisions and drops the tokens (paper, section 3.1)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 import torch
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
-from ..blocks import SwitchableEncoderLayer
+from ..blocks import RelativeBias
 from ..cost import Lengths
-from ..decisions import Decisions, DecisionSpace
+from ..decisions import Decisions
 from ..policy import Chooser, SwitchPolicy, choose_greedy, pool
 from ..runtime.checkpointing import run_layer
 from ..runtime.ragged import Ragged
 from ..tokens import kept_tokens
-from .embedding import Embeds
+from .embeddings import Embeddings, Embeds
+
+#: Runs some layers in a row, on the tokens of all inputs, (N, D).
+RunLayers = Callable[[slice, Tensor, Ragged, Decisions], Tensor]
 
 
 class SwitchableEncoder(FairseqEncoder, Embeds):
     """Token and position embeddings, the first layer, the policy's decisions, token dropping, the other layers.
 
     Args:
-        cfg: fairseq's ``TransformerConfig``.
-        space: which decisions are open.
-        policy: makes them.
+        policy: makes the decisions, of its space.
+        max_positions: longest source, in tokens.
+        layer_norm: of the last layer's output, or None.
+        relative_positions: what self-attention adds to its scores, or None.
+        checkpoint_activations: recompute layers in the backward pass, instead of keeping their activations.
     """
 
     def __init__(
-        self, cfg: Any, dictionary: Any, embed_tokens: nn.Embedding, space: DecisionSpace, policy: SwitchPolicy
+        self,
+        dictionary: Any,
+        embeddings: Embeddings,
+        layers: Iterable[nn.Module],
+        policy: SwitchPolicy,
+        max_positions: int,
+        layer_norm: nn.Module | None = None,
+        relative_positions: RelativeBias | None = None,
+        checkpoint_activations: bool = False,
     ):
         super().__init__(dictionary)
+        self.padding_idx = dictionary.pad()
         self.register_buffer("version", torch.Tensor([3]))  # as in stock fairseq: old checkpoints are told by it
-        self.max_source_positions = cfg.max_source_positions
-        self.build_embeddings(cfg, cfg.encoder, embed_tokens, cfg.max_source_positions)
-        self.layers = nn.ModuleList(SwitchableEncoderLayer(cfg, cfg.encoder, i) for i in range(cfg.encoder.layers))
-        self.space = space
+        self.max_source_positions = max_positions
+        self.set_embeddings(embeddings)
+        self.layers = nn.ModuleList(layers)
+        self.layer_norm = layer_norm
+        self.relative_positions = relative_positions
         self.policy = policy
-        self.checkpoint_activations = cfg.checkpoint_activations
+        self.space = policy.space
+        self.checkpoint_activations = checkpoint_activations
 
     def max_positions(self) -> int:
         """Longest source, in tokens."""
@@ -63,23 +80,44 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
         """
         real = src_tokens.ne(self.padding_idx)
         x = self.embed_tokens(src_tokens) if token_embeddings is None else token_embeddings
-        x = self.embed(x[real], self.embed_positions(src_tokens)[real])
-        tokens = Ragged(real.sum(1).tolist(), x.device)
+        x = self.embed(x[real], None if self.embed_positions is None else self.embed_positions(src_tokens)[real])
+        encoded = self.decide_and_run(x, real, lambda decided: self.kept_tokens(src_tokens, decided), decisions)
+        if self.layer_norm is not None:
+            encoded["encoder_out"] = [self.dropout(self.layer_norm(x)) for x in encoded["encoder_out"]]
+        return encoded
 
+    def decide_and_run(
+        self,
+        x: Tensor,
+        real: Tensor,
+        kept_tokens: Callable[[Decisions], Tensor],
+        decisions: Decisions | Chooser | None,
+        run: RunLayers | None = None,
+    ) -> dict[str, Any]:
+        """The layers, the policy's decisions between them as soon as it can read what they depend on.
+
+        Args:
+            x: (N, D), the embedded tokens of all inputs.
+            real: bool (B, S), where they are.
+            kept_tokens: which of them stay, bool (B, S).
+            run: as `run`, which is the default.
+        """
+        run = run or self.run
+        tokens = Ragged(real.sum(1).tolist(), x.device)
         choose = None if isinstance(decisions, Decisions) else (decisions or choose_greedy)
-        decided = decisions if isinstance(decisions, Decisions) else self.space.keep_all(src_tokens.size(0))
+        decided = decisions if isinstance(decisions, Decisions) else self.space.keep_all(len(tokens))
         features = []
         stages = 0 if choose is None else len(self.policy.stages)
         first = max(1, stages)
         for index in range(first):
-            x = self.run(slice(index, index + 1), x, tokens, decided)
+            x = run(slice(index, index + 1), x, tokens, decided)
             if choose is not None:
                 features.append(pool(x.detach(), tokens.size))
                 decided = self.policy.decide(index, features[-1], choose, decided)
             if index == 0 and bool(decided.token_strategy.any()):
-                kept = self.kept_tokens(src_tokens, decided)
-                x, tokens = x[kept[real]], Ragged(kept.sum(1).tolist(), x.device)
-        x = self.run(slice(first, None), x, tokens, decided)
+                kept = kept_tokens(decided)
+                x, tokens = x[kept[real]], tokens.keep(kept[real], kept.sum(1).tolist())
+        x = run(slice(first, None), x, tokens, decided)
         return {
             "encoder_out": [x],
             "tokens": tokens,
@@ -95,7 +133,7 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
         for piece in tokens.pieces():
             part, decided = x[piece.tokens], decisions.select(piece.inputs)
             for layer in list(self.layers)[layers]:
-                part = run_layer(layer, recompute, part, piece.layout, decided)
+                part = run_layer(layer, recompute, part, piece.layout, decided, self.relative_positions)
             parts.append(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -125,12 +163,15 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
             return {**encoder_out, "beams": new_order.numel() // batch}
         if new_order.numel() == batch * beams:  # inputs never trade places
             return encoder_out
-        inputs = (new_order[::beams] // beams).cpu()
+        return self.select_encoder_out(encoder_out, (new_order[::beams] // beams).cpu())
+
+    def select_encoder_out(self, encoder_out: dict[str, Any], inputs: Tensor) -> dict[str, Any]:
+        """That of some inputs, int64 (n,) on the host."""
         index, tokens = encoder_out["tokens"].select(inputs)
         return {
+            **encoder_out,
             "encoder_out": [x.index_select(0, index) for x in encoder_out["encoder_out"]],
             "tokens": tokens,
             "decisions": encoder_out["decisions"].select(inputs),
             "features": None,
-            "beams": beams,
         }

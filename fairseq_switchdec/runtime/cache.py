@@ -9,10 +9,12 @@ slots are used up, those that no hypothesis descends from any more are given bac
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..decisions import Decisions
@@ -29,26 +31,39 @@ BLOCK = 64
 
 
 class Slots:
-    """Who sees which slot of an input's pool, the same in all layers.
+    """Who sees which slot of an input's pool, the same in all layers that keep the same tokens.
 
     Args:
         inputs: B.
         beams: G.
+        prompt: the layout of prompts, whose keys all hypotheses of an input see, in the first slots; or None.
 
     Attributes:
         sees: bool (B x G, capacity).
+        positions: int64 (B, capacity), of which decoding step a slot is; unused for a prompt's.
+        prompt_slots: slots that prompts take, the longest one's length.
         used: slots that are taken, the first ones.
     """
 
-    def __init__(self, inputs: int, beams: int, device: torch.device | str):
+    def __init__(self, inputs: int, beams: int, device: torch.device | str, prompt: Ragged | None = None):
         self.beams = beams
-        self.sees = torch.zeros(inputs * beams, POSITIONS * beams, dtype=torch.bool, device=device)
-        self.used = 0
+        self.prompt_slots = self.used = 0 if prompt is None else max(prompt.lengths)
+        capacity = self.prompt_slots + POSITIONS * beams
+        self.sees = torch.zeros(inputs * beams, capacity, dtype=torch.bool, device=device)
+        self.positions = torch.zeros(inputs, capacity, dtype=torch.long, device=device)
+        self.steps = 0
+        if prompt is not None:
+            self.sees |= torch.arange(capacity, device=device) < prompt.size.repeat_interleave(beams).unsqueeze(1)
 
     @property
     def capacity(self) -> int:
         """Slots of an input."""
         return self.sees.size(1)
+
+    @property
+    def mask(self) -> Tensor:
+        """Which slots a hypothesis sees, bool (B, 1, G, capacity)."""
+        return self.sees.unflatten(0, (-1, self.beams)).unsqueeze(1)
 
     def advance(self) -> Tensor | None:
         """Every hypothesis takes a slot for its next position.
@@ -59,18 +74,28 @@ class Slots:
         kept = self._make_room() if self.used + self.beams > self.capacity else None
         own = torch.eye(self.beams, dtype=torch.bool, device=self.sees.device)
         self.sees[:, self.used : self.used + self.beams] = own.repeat(len(self.sees) // self.beams, 1)
+        self.positions[:, self.used : self.used + self.beams] = self.steps
         self.used += self.beams
+        self.steps += 1
         return kept
 
     def _make_room(self) -> Tensor:
         seen = self.sees.unflatten(0, (-1, self.beams)).any(1)
         most = int(seen.sum(1).max())
         kept = seen.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
-        capacity = self.capacity if 2 * most <= self.capacity else 2 * self.capacity
-        sees = self.sees.new_zeros(len(self.sees), capacity)
-        sees[:, :most] = self.sees.gather(1, kept.repeat_interleave(self.beams, 0))
-        self.sees, self.used = sees, most
+        own = self.capacity - self.prompt_slots
+        grown = 0 if 2 * (most - self.prompt_slots) <= own else own
+        sees = self.sees.gather(1, kept.repeat_interleave(self.beams, 0))
+        self.sees = F.pad(sees, (0, self.capacity + grown - most))
+        self.positions = F.pad(self.positions.gather(1, kept), (0, self.sees.size(1) - most))
+        self.used = most
         return kept
+
+    def select(self, new_order: Tensor, kept: Tensor | None) -> None:
+        """Follow the generator: int64 (B' x G,) rows, and int64 (B',) inputs, None = all."""
+        self.sees = self.sees.index_select(0, new_order)
+        if kept is not None:
+            self.positions = self.positions.index_select(0, kept)
 
 
 class Pool:
@@ -79,6 +104,14 @@ class Pool:
     def __init__(self, slots: Slots):
         self.slots = slots
         self.buffer: Tensor | None = None
+
+    def start(self, prompt: Tensor, attention: Attention, tokens: Ragged) -> None:
+        """Fill the first slots, with the prompts' tokens, (N, H x d), laid out as ``tokens`` says."""
+        for bucket in tokens.buckets:
+            new = attention.split_heads(bucket.gather(prompt))
+            if self.buffer is None:
+                self.buffer = new.new_zeros(len(tokens), new.size(1), self.slots.capacity, new.size(3))
+            self.buffer[list(bucket.inputs), :, : bucket.width] = new
 
     def put(self, new: Tensor) -> Tensor:
         """Fill the newest slots, with (n, H, G, D / H); returns those that may be attended to, (n, H, slots, D / H)."""
@@ -124,17 +157,15 @@ class SourceBucket:
 
 
 class SourceKeys:
-    """The encoder's keys and values for one decoder layer; an input's hypotheses all attend to one copy.
+    """The source's keys and values for one layer; an input's hypotheses all attend to one copy.
 
     Args:
-        attention: projects and attends.
-        source: (N, D) encoder states of the inputs that run the sublayer.
+        attention: attends.
+        projected: keys and values, (N, H x d) each, of the inputs that run the sublayer.
         tokens: their layout.
     """
 
-    def __init__(self, attention: Attention, source: Tensor, tokens: Ragged):
-        parts = [attention.keys_values(source[piece.tokens]) for piece in tokens.pieces()]
-        projected = [torch.cat(part) for part in zip(*parts)]
+    def __init__(self, attention: Attention, projected: Sequence[Tensor], tokens: Ragged):
         buckets = []
         for bucket in tokens.buckets:
             keys, values = (attention.split_heads(bucket.gather(x)) for x in projected)
@@ -145,7 +176,13 @@ class SourceKeys:
                 else:
                     keys = keys.contiguous()
             buckets.append((bucket.inputs, keys, values, bucket.mask))
-        self._set(buckets, source.device)
+        self._set(buckets, projected[0].device)
+
+    @classmethod
+    def project(cls, attention: Attention, source: Tensor, tokens: Ragged) -> SourceKeys:
+        """Of encoder states, (N, D)."""
+        parts = [attention.keys_values(source[piece.tokens]) for piece in tokens.pieces()]
+        return cls(attention, [torch.cat(part) for part in zip(*parts)], tokens)
 
     def _set(self, buckets: list[tuple[tuple[int, ...], Tensor, Tensor, Tensor | None]], device: torch.device) -> None:
         places = [i for inputs, *_ in buckets for i in inputs]
@@ -158,13 +195,12 @@ class SourceKeys:
 
     def attend(self, attention: Attention, queries: Tensor) -> Tensor:
         """Contexts, (n, T, D), of the queries of the n inputs, (n, T, D)."""
+        return self.each(lambda keys, queries: attention.attend(queries, keys.keys, keys.values, keys.mask), queries)
+
+    def each(self, attend: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """``attend(bucket, part of each tensor)`` for every bucket, put together again: (n, ...)."""
         contexts = [
-            attention.attend(
-                queries if bucket.index is None else queries.index_select(0, bucket.index),
-                bucket.keys,
-                bucket.values,
-                bucket.mask,
-            )
+            attend(bucket, *(x if bucket.index is None else x.index_select(0, bucket.index) for x in tensors))
             for bucket in self.buckets
         ]
         context = contexts[0] if len(contexts) == 1 else torch.cat(contexts)
@@ -189,56 +225,71 @@ class SourceKeys:
 
 
 class LayerCache:
-    """One decoder layer's part, of the inputs that run its self-attention and its cross-attention."""
+    """One layer's part, of the inputs that run its self-attention and its cross-attention."""
 
     def __init__(self, slots: Slots) -> None:
+        self.slots = slots
         self.keys = Pool(slots)
         self.values = Pool(slots)
         self.source: SourceKeys | None = None
 
 
 class DecoderCache:
-    """All decoder layers' parts, and the decisions that say whose rows they hold.
+    """All layers' parts, and the decisions that say whose rows they hold.
 
     Args:
         decisions: of the B inputs.
         beams: G.
-        encoder_layers, decoder_layers: Le and Ld.
+        first: the first layer's column in `Decisions`.
+        layers: their number.
         device: of the model.
+        prompts: the layout of each layer's prompt tokens, where a prompt's keys are kept too.
     """
 
     def __init__(
-        self, decisions: Decisions, beams: int, encoder_layers: int, decoder_layers: int, device: torch.device | str
+        self,
+        decisions: Decisions,
+        beams: int,
+        first: int,
+        layers: int,
+        device: torch.device | str,
+        prompts: Sequence[Ragged] | None = None,
     ):
         self.decisions = decisions
         self.beams = beams
-        self.encoder_layers = encoder_layers
-        self.slots = Slots(len(decisions), beams, device)
-        self.layers = [LayerCache(self.slots) for _ in range(decoder_layers)]
+        self.first = first
+        wanted = [None] * layers if prompts is None else prompts
+        tables = {id(prompt): Slots(len(decisions), beams, device, prompt) for prompt in wanted}
+        self.slots = list(tables.values())
+        self.layers = [LayerCache(tables[id(prompt)]) for prompt in wanted]
 
-    def advance(self) -> Tensor:
-        """Begin a step: every hypothesis gets a slot; which slots it sees, bool (B, 1, G, capacity)."""
-        kept = self.slots.advance()
-        if kept is not None:
+    def advance(self) -> None:
+        """Begin a step: every hypothesis gets a slot in each layer."""
+        for slots in self.slots:
+            kept = slots.advance()
+            if kept is None:
+                continue
             for index, layer in enumerate(self.layers):
-                rows = self.decisions.rows("attention", self.encoder_layers + index, kept.device)
-                part = kept if rows is None else kept.index_select(0, rows)
-                layer.keys.keep(part)
-                layer.values.keep(part)
-        return self.slots.sees.unflatten(0, (-1, self.beams)).unsqueeze(1)
+                if layer.slots is slots:
+                    rows = self.decisions.rows("attention", self.first + index, kept.device)
+                    part = kept if rows is None else kept.index_select(0, rows)
+                    layer.keys.keep(part)
+                    layer.values.keep(part)
 
     def reorder(self, new_order: Tensor) -> None:
         """Follow the generator: row r of the new batch continues row ``new_order[r]``, int64 (B' x G,).
 
         Inputs never trade places, they only go, so their number tells whether any went without asking the device.
         """
-        finished = new_order.numel() < len(self.slots.sees)
-        self.slots.sees = self.slots.sees.index_select(0, new_order)
+        inputs = new_order[:: self.beams] // self.beams
+        finished = new_order.numel() < len(self.decisions) * self.beams
+        for slots in self.slots:
+            slots.select(new_order, inputs if finished else None)
         if not finished:
             return
-        kept = (new_order[:: self.beams] // self.beams).tolist()
+        kept = inputs.tolist()
         for index, layer in enumerate(self.layers):
-            places = self._places("attention", self.encoder_layers + index, kept)
+            places = self._places("attention", self.first + index, kept)
             rows = torch.tensor(places, dtype=torch.long, device=new_order.device)
             layer.keys.select(rows)
             layer.values.select(rows)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def run_layer(layer: nn.Module, recompute: bool, *inputs: Any) -> Tensor:
+def run_layer(layer: Callable[..., Any], recompute: bool, *inputs: Any) -> Any:
     """``layer(*inputs)``, its activations kept or recomputed."""
     if recompute:
         return checkpoint(layer, *inputs, use_reentrant=False)

@@ -151,6 +151,12 @@ def onednn_packs() -> bool:
     return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in operators)
 
 
+@cache
+def bf16_products() -> bool:
+    """Whether oneDNN multiplies in bfloat16 here: it needs a processor with AVX-512, or with AVX-NE-CONVERT."""
+    return onednn_packs() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def layout(weight: Tensor, precision: str) -> type[PackedLinear]:
     """How a weight is to be packed."""
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
@@ -161,10 +167,12 @@ def layout(weight: Tensor, precision: str) -> type[PackedLinear]:
                 "--switch-precision int8 needs a torch with quantized products for this processor: use fp32"
             )
         return Int8Linear
+    if precision == "bf16" and not bf16_products():
+        raise UserError(
+            "--switch-precision bf16 needs a processor with AVX-512, and torch >= 2.1 with oneDNN: use fp32 or int8"
+        )
     if onednn_packs():
         return BFloat16Linear if precision == "bf16" else OneDNNLinear
-    if precision == "bf16":
-        raise UserError("--switch-precision bf16 needs torch >= 2.1 with oneDNN: use fp32 or int8")
     return PackedLinear
 
 

@@ -7,13 +7,15 @@ tokens (paper, section 3.1) therefore saves what it promises even where every in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 #: The shortest input of a bucket is at least this share as long as the longest.
 FILL = 7 / 8
@@ -64,13 +66,16 @@ class Ragged:
     Args:
         lengths: tokens of each input, at least 1; they stay on the host, where control flow needs them.
         device: of the index tensors.
+        positions: int64 (N,), where each token stood before some were dropped; None = an input's tokens count 0, 1, ...
     """
 
-    def __init__(self, lengths: Sequence[int], device: torch.device | str):
+    def __init__(self, lengths: Sequence[int], device: torch.device | str, positions: Tensor | None = None):
         self.lengths = tuple(lengths)
         self.counts = torch.tensor(self.lengths, dtype=torch.long)  # the same, as a tensor on the host
         self.device = device
+        self._positions = positions
         self._selected: dict[tuple[int, ...], tuple[Tensor, Ragged]] = {}
+        self._memo: dict[int, tuple[Any, Any]] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -85,6 +90,29 @@ class Ragged:
         """int64 (B,): the lengths, on the device."""
         return self.counts.to(self.device)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether no token was dropped."""
+        return self._positions is None
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """int64 (N,), on the device: where each token of its input stands."""
+        if self._positions is not None:
+            return self._positions
+        starts = (self.ends - self.counts).repeat_interleave(self.counts)
+        return (torch.arange(sum(self.lengths)) - starts).to(self.device)
+
+    def memo(self, key: Any, compute: Callable[[], T]) -> T:
+        """What ``compute`` returns, computed once for this layout and that object."""
+        if id(key) not in self._memo:
+            self._memo[id(key)] = key, compute()
+        return self._memo[id(key)][1]
+
+    def keep(self, kept: Tensor, lengths: Sequence[int]) -> Ragged:
+        """The layout of some tokens, bool (N,), which leave each input so many; they keep their positions."""
+        return Ragged(lengths, self.device, self.positions[kept])
+
     def select(self, inputs: Tensor | None) -> tuple[Tensor | None, Ragged]:
         """Some inputs, int64 (n,) on the host: which tokens are theirs, int64, and the layout of those tokens.
 
@@ -96,8 +124,9 @@ class Ragged:
         if key not in self._selected:
             part = Ragged([self.lengths[i] for i in key], self.device)
             shift = self.ends[inputs] - part.ends
-            tokens = torch.arange(sum(part.lengths)) + shift.repeat_interleave(part.counts)
-            self._selected[key] = tokens.to(self.device), part
+            tokens = (torch.arange(sum(part.lengths)) + shift.repeat_interleave(part.counts)).to(self.device)
+            part._positions = None if self._positions is None else self._positions[tokens]
+            self._selected[key] = tokens, part
         return self._selected[key]
 
     def pieces(self) -> list[Piece]:

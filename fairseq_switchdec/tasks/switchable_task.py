@@ -47,6 +47,10 @@ class SwitchableTask(SwitchingTask, TranslationTask):
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """fairseq's hook."""
         model = super().build_model(cfg, from_checkpoint)
+        room = model.encoder.max_positions()
+        if self.cfg.truncate_source and room < self.cfg.max_source_positions:
+            logger.info("--truncate-source cuts sources to the model's %d tokens", room)
+            self.cfg.max_source_positions = room
         if self.cfg.eval_rouge:
             self.rouge = ValidationRouge(self, model, self.cfg)
         return model
@@ -168,14 +172,14 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         if not switchable:
             if self.cfg.switch_report is not None or self.cfg.switch_decisions not in ("greedy", "keep-all"):
                 raise UserError(
-                    "--switch-report and --switch-decisions need a switchable checkpoint (--arch switchable_bart), "
+                    "--switch-report and --switch-decisions need a switchable checkpoint (--arch switchable_...), "
                     "or one of a plain BART that can run as such; --path names neither"
                 )
             return
         for name in ("print_alignment", "replace_unk"):
             if getattr(args, name, None):
                 raise UserError(
-                    f"--{name.replace('_', '-')} needs attention weights, which switchable_bart does not give"
+                    f"--{name.replace('_', '-')} needs attention weights, which switchable models do not give"
                 )
         if any(model.encoder.space != switchable[0].encoder.space for model in switchable) or switchable != list(
             models

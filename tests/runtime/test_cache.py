@@ -72,7 +72,10 @@ def test_equals_a_cache_of_all_rows(batch: int, beams: int, keep: float, monkeyp
 
 def check_step(cache: DecoderCache, reference: AllRows) -> None:
     """Only inputs that run a sublayer put something into its pool; what a hypothesis sees there is its own past."""
-    new, sees = reference.step(), cache.advance()
+    new = reference.step()
+    cache.advance()
+    (table,) = cache.slots
+    sees = table.mask
     for index, layer in enumerate(cache.layers):
         rows = cache.decisions.attention_keep[:, SPACE.encoder_layers + index].nonzero().squeeze(1)
         if rows.numel() == 0:
@@ -94,24 +97,24 @@ def test_slots_of_hypotheses_that_died_out_are_given_back() -> None:
             layer.keys.put(torch.randn(2, HEADS, 4, SIZE))
         cache.reorder(first)
     most = 4 * cache_module.POSITIONS + 4  # a position each, and the newest four
-    assert cache.slots.capacity <= 2 * most < 4 * 4 * cache_module.POSITIONS
-    assert cache.layers[0].keys.buffer.size(2) == cache.slots.capacity
+    assert cache.slots[0].capacity <= 2 * most < 4 * 4 * cache_module.POSITIONS
+    assert cache.layers[0].keys.buffer.size(2) == cache.slots[0].capacity
 
 
 @pytest.mark.parametrize("lengths", [[5], [4, 4, 4], [9, 2, 8, 5, 9]])
 def test_source_keys_of_the_inputs_that_stay(lengths: list[int]) -> None:
     """Contexts equal those of each input alone, before and after some are finished."""
     torch.manual_seed(0)
-    attention = Attention(6, 4, HEADS, 0.0).eval().requires_grad_(False)
+    attention = Attention(6, HEADS, 4).eval().requires_grad_(False)
     states = torch.randn(sum(lengths), 4)
-    keys = SourceKeys(attention, states, Ragged(lengths, "cpu"))
+    keys = SourceKeys.project(attention, states, Ragged(lengths, "cpu"))
     remaining = list(range(len(lengths)))
     while True:
         queries = torch.randn(len(remaining), 3, 6)
         with torch.no_grad():
             contexts = keys.attend(attention, queries)
             for row, i in enumerate(remaining):
-                alone = SourceKeys(attention, states.split(lengths)[i], Ragged([lengths[i]], "cpu"))
+                alone = SourceKeys.project(attention, states.split(lengths)[i], Ragged([lengths[i]], "cpu"))
                 torch.testing.assert_close(contexts[row : row + 1], alone.attend(attention, queries[row : row + 1]))
         if len(remaining) == 1:
             break
@@ -135,5 +138,6 @@ def test_reordering_before_the_first_step() -> None:
     cache = DecoderCache(random_decisions(3, 0.5, 1), 2, SPACE.encoder_layers, SPACE.decoder_layers, "cpu")
     expected = cache.decisions.select([2])
     cache.reorder(torch.tensor([5, 4]))
-    assert cache.decisions.equal(expected) and cache.advance().shape == (1, 1, 2, 2 * cache_module.POSITIONS)
+    cache.advance()
+    assert cache.decisions.equal(expected) and cache.slots[0].mask.shape == (1, 1, 2, 2 * cache_module.POSITIONS)
     assert all(layer.keys.buffer is None and layer.source is None for layer in cache.layers)

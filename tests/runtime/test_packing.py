@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from support import build_switchable, make_dictionary
+from support import PRECISIONS, build_switchable, make_dictionary, marked
 from torch import nn
 
 from fairseq_switchdec.errors import UserError
@@ -25,7 +25,7 @@ def linears(bias: bool = True) -> list[nn.Linear]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("kind", ERROR)
+@pytest.mark.parametrize("kind", marked(ERROR))
 @pytest.mark.parametrize("shape", [(1,), (5,), (2, 3), (70,)])
 @torch.no_grad()
 def test_one_product_for_several_layers(kind, bias, shape) -> None:
@@ -70,7 +70,7 @@ def test_rows_are_rounded_up_to_few_numbers_of_them(rows: int, monkeypatch: pyte
     assert seen[0] >= rows and seen[0] % (1 if rows <= 16 else 4 if rows <= 64 else 32) == 0
 
 
-@pytest.mark.parametrize("kind", [OneDNNLinear, BFloat16Linear])
+@pytest.mark.parametrize("kind", marked([OneDNNLinear, BFloat16Linear]))
 @torch.no_grad()
 def test_a_copy_of_a_packed_layer(kind) -> None:
     packed, x = kind(linears()), torch.randn(3, 48)
@@ -134,7 +134,7 @@ def test_a_part_of_a_packed_model_is_not_saved_as_if_it_were_whole() -> None:
         model.encoder.state_dict()
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_rounded_weights_are_not_passed_off_as_the_models(precision: str) -> None:
     model, _ = inference_model(precision)
     for use in (model.state_dict, model.double):
@@ -153,3 +153,9 @@ def test_half_precision_goes_with_fp32_only() -> None:
     model._is_generation_fast = True
     with pytest.raises(UserError, match="--switch-precision int8.*--fp16"):
         model.pack("int8")
+
+
+def test_a_processor_without_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairseq_switchdec.runtime.packing.bf16_products", lambda: False)
+    with pytest.raises(UserError, match="--switch-precision bf16 needs a processor with AVX-512.*use fp32 or int8"):
+        inference_model("bf16")

@@ -3,47 +3,51 @@
 from __future__ import annotations
 
 import logging
-import os
 from argparse import ArgumentParser
 from typing import Any, Optional
 
 import torch
-from fairseq import checkpoint_utils
+from fairseq import utils
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.bart import BARTModel
 from fairseq.models.bart.model import bart_base_architecture, bart_large_architecture
 from fairseq.models.transformer import TransformerConfig
+from fairseq.modules import PositionalEmbedding
 from torch import Tensor, nn
 
-from ...compat.user_dir import register_tasks_and_models
+from ...blocks import LayerConfig, SwitchableDecoderLayer, SwitchableEncoderLayer
 from ...config import DecisionOptions, build_space, check_range
 from ...cost import Geometry
 from ...decisions import Decisions
 from ...errors import UserError
 from ...policy import Chooser, SwitchPolicy
-from ...rl import LearnerState
-from ...runtime.packing import PackableModel
 from ..decoder import SwitchableDecoder
+from ..embeddings import Embeddings
 from ..encoder import SwitchableEncoder
-from .hub import SwitchableHubInterface
-from .plain import UNSUPPORTED, drop_duplicates, locate, read_switchable, split_projections
+from ..hub import SwitchableHubInterface
+from ..switchable import SwitchableModel
+from .plain import UNSUPPORTED, drop_duplicates, read_switchable, split_projections
 
 logger = logging.getLogger(__name__)
 
 
 @register_model("switchable_bart")
-class SwitchableBARTModel(PackableModel, BARTModel):
+class SwitchableBARTModel(SwitchableModel, BARTModel):
     """BART that decides for each input what to run of itself.
 
     Parameter names are BART's, and ``encoder.policy.*`` and ``learner_state.*`` beside them. A plain BART checkpoint
     loads with a new policy, whose greedy path keeps everything.
     """
 
+    size_flags = (
+        "--encoder-layers, --decoder-layers, --encoder-embed-dim, --encoder-ffn-embed-dim, --max-source-positions"
+    )
+    hub_interface = SwitchableHubInterface
+
     def __init__(self, args: Any, encoder: SwitchableEncoder, decoder: SwitchableDecoder):
         super().__init__(args, encoder, decoder)
-        encoder.policy.reset_parameters()  # after BART's initialization of all linear layers
-        self.learner_state = LearnerState(encoder.policy)
+        self.set_up_policy()
         self.register_module("span_head", None)
         cfg = self.cfg
         self.geometry = Geometry(
@@ -55,11 +59,6 @@ class SwitchableBARTModel(PackableModel, BARTModel):
             decoder_ffn_dim=cfg.decoder.ffn_embed_dim,
             vocabulary=decoder.output_projection.out_features,
         )
-
-    @property
-    def policy(self) -> SwitchPolicy:
-        """The policy network."""
-        return self.encoder.policy
 
     def register_span_head(self) -> None:
         """Give the model a head for question answering: a token's scores as first and as last one of an answer."""
@@ -92,13 +91,30 @@ class SwitchableBARTModel(PackableModel, BARTModel):
         """The encoder, which holds the policy."""
         cfg = TransformerConfig.from_namespace(args)
         space = build_space(args, cfg.encoder.layers, cfg.decoder.layers)
-        policy = SwitchPolicy(space, cfg.encoder.embed_dim, args.switch_policy_dim, bool(args.switch_per_layer))
-        return SwitchableEncoder(cfg, src_dict, embed_tokens, space, policy)
+        config = layer_config(cfg, cfg.encoder)
+        return SwitchableEncoder(
+            src_dict,
+            embeddings(cfg, cfg.encoder, embed_tokens, cfg.max_source_positions),
+            [SwitchableEncoderLayer(config, index) for index in range(cfg.encoder.layers)],
+            SwitchPolicy(space, cfg.encoder.embed_dim, args.switch_policy_dim, bool(args.switch_per_layer)),
+            max_positions=cfg.max_source_positions,
+            checkpoint_activations=cfg.checkpoint_activations,
+        )
 
     @classmethod
     def build_decoder(cls, args: Any, tgt_dict: Any, embed_tokens: nn.Embedding) -> SwitchableDecoder:
         """The decoder."""
-        return SwitchableDecoder(TransformerConfig.from_namespace(args), tgt_dict, embed_tokens)
+        cfg = TransformerConfig.from_namespace(args)
+        first, config = cfg.encoder.layers, layer_config(cfg, cfg.decoder)
+        return SwitchableDecoder(
+            tgt_dict,
+            embeddings(cfg, cfg.decoder, embed_tokens, cfg.max_target_positions),
+            [SwitchableDecoderLayer(config, first + index, index) for index in range(cfg.decoder.layers)],
+            first=first,
+            share_output=cfg.share_decoder_input_output_embed,
+            max_positions=cfg.max_target_positions,
+            checkpoint_activations=cfg.checkpoint_activations,
+        )
 
     def forward(
         self,
@@ -142,24 +158,17 @@ class SwitchableBARTModel(PackableModel, BARTModel):
         sample_break_mode: str = "eos",
         **overrides: Any,
     ) -> SwitchableHubInterface:
-        """fairseq's hub interface over a checkpoint; of a plain BART, switchable, with a policy that keeps everything.
+        """See `SwitchableModel.from_pretrained`; with the classification heads that the checkpoint has."""
+        overrides.update(load_checkpoint_heads=True, sample_break_mode=sample_break_mode)
+        interface: SwitchableHubInterface = super().from_pretrained(
+            model_name_or_path, checkpoint_file, data_name_or_path, bpe, **overrides
+        )
+        return interface
 
-        Args:
-            model_name_or_path: folder of the checkpoint, or fairseq's name for a released model.
-            data_name_or_path: folder of the dictionaries; one that begins with "." is taken from the checkpoint's.
-            overrides: options to change, such as ``switch_decisions``.
-        """
-        register_tasks_and_models()  # a checkpoint names its task
-        folder, overrides = locate(model_name_or_path, data_name_or_path, overrides, cls.hub_models())
-        overrides.update(bpe=bpe, load_checkpoint_heads=True, sample_break_mode=sample_break_mode)
-        file = os.path.join(folder, checkpoint_file)
-        # fairseq frees the state, as large as the model, once it is loaded: no name here may hold it.
-        load = checkpoint_utils.load_model_ensemble_and_task
-        models, cfg, task = load([file], state=read_switchable(file, overrides))
-        return SwitchableHubInterface(cfg, task, models[0])
-
-    def set_beam_size(self, beam: int) -> None:
-        """Nothing to prepare: the decoder sees the hypotheses of an input from the shapes."""
+    @classmethod
+    def read_checkpoint(cls, path: str, overrides: dict[str, Any]) -> dict[str, Any]:
+        """See `SwitchableModel.read_checkpoint`; a plain BART's too."""
+        return read_switchable(path, overrides)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Make a plain BART checkpoint's state fit: copies out, projections apart, a new policy in.
@@ -169,51 +178,45 @@ class SwitchableBARTModel(PackableModel, BARTModel):
         """
         drop_duplicates(state_dict)
         split_projections(state_dict)
-        own = self.state_dict()
-        if not any(key.startswith("encoder.policy.") for key in state_dict):
-            logger.info("the checkpoint has no policy: a new one starts by keeping everything")
         if self.span_head is None:
             for key in [key for key in state_dict if key.startswith("span_head.")]:
                 logger.info("the checkpoint's %s is left out: this task answers no questions", key)
                 del state_dict[key]
-        for key, value in own.items():
-            if key.startswith(("encoder.policy.", "learner_state.", "span_head.")) or key.endswith("coder.version"):
-                state_dict.setdefault(key, value)
+        else:
+            for key, value in self.span_head.state_dict().items():
+                state_dict.setdefault(f"span_head.{key}", value)
         super().upgrade_state_dict_named(state_dict, name)
-        check_fits(state_dict, self.state_dict(), len(self.encoder.dictionary))
 
 
-def check_fits(state_dict: dict[str, Tensor], own: dict[str, Tensor], dictionary_size: int) -> None:
-    """Refuse a checkpoint whose tensors are not this model's.
+def layer_config(cfg: Any, side: Any) -> LayerConfig:
+    """What BART's layers are made of.
 
-    Raises:
-        UserError: naming the difference and what to do about it.
+    Args:
+        cfg: fairseq's ``TransformerConfig``.
+        side: its ``encoder`` or ``decoder`` part.
     """
-    embedding = "encoder.embed_tokens.weight"
-    rows = state_dict[embedding].size(0)
-    if embedding in own and rows != own[embedding].size(0):
-        raise UserError(
-            f"the checkpoint embeds {rows} tokens, the data's dictionary has {dictionary_size}: binarize the data with "
-            "the checkpoint's own dict.txt (fairseq-preprocess --srcdict dict.txt --tgtdict dict.txt)"
-        )
-    missing = sorted(own.keys() - state_dict.keys())
-    unknown = sorted(state_dict.keys() - own.keys())
-    differing = sorted(key for key in own.keys() & state_dict.keys() if own[key].shape != state_dict[key].shape)
-    if not (missing or unknown or differing):
-        return
-    details = [f"{key} is {shape(state_dict[key])} there, {shape(own[key])} here" for key in differing]
-    details += [f"{key} is missing there" for key in missing] + [f"{key} is unknown here" for key in unknown]
-    more = f", and {len(details) - 3} more" if len(details) > 3 else ""
-    raise UserError(
-        f"the checkpoint's geometry differs from the model's: {'; '.join(details[:3])}{more}. Give the checkpoint's "
-        "--arch and its --encoder-layers, --decoder-layers, --encoder-embed-dim, --encoder-ffn-embed-dim, "
-        "--max-source-positions, --switch-policy-dim, --switch-split-attention and --switch-per-layer"
+    return LayerConfig(
+        dim=side.embed_dim,
+        ffn_dim=side.ffn_embed_dim,
+        heads=side.attention_heads,
+        activation=utils.get_activation_fn(cfg.activation_fn),
+        source_dim=cfg.encoder.embed_dim,
+        dropout=cfg.dropout,
+        attention_dropout=cfg.attention_dropout,
+        # fairseq's older name for the same option still wins there when only it is set.
+        activation_dropout=float(cfg.activation_dropout) or float(cfg.relu_dropout or 0),
     )
 
 
-def shape(tensor: Tensor) -> str:
-    """A tensor's shape, readable."""
-    return "x".join(map(str, tensor.shape)) or "a scalar"
+def embeddings(cfg: Any, side: Any, tokens: nn.Embedding, positions: int) -> Embeddings:
+    """What BART's encoder or decoder embeds with, up to so many positions."""
+    return Embeddings(
+        tokens,
+        PositionalEmbedding(positions, side.embed_dim, tokens.padding_idx, side.learned_pos),
+        nn.LayerNorm(side.embed_dim) if cfg.layernorm_embedding else None,
+        cfg.dropout,
+        1.0 if cfg.no_scale_embedding else side.embed_dim**0.5,
+    )
 
 
 @register_model_architecture("switchable_bart", "switchable_bart")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from typing import Any
 
-from fairseq import checkpoint_utils, file_utils
+from fairseq import checkpoint_utils
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from torch import Tensor
-
-from ...errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +36,6 @@ UNSUPPORTED = (
     "offload_activations",
 )
 
-#: Files beside a checkpoint, and the option of a BPE that names each: those that ``hub_utils.from_pretrained`` looks
-#: for, and `tokenizer_json`'s.
-BPE_FILES = {
-    "code": "bpe_codes",
-    "bpecodes": "bpe_codes",
-    "sentencepiece.bpe.model": "sentencepiece_model",
-    "merges.txt": "bpe_merges",
-    "vocab.json": "bpe_vocab",
-    "tokenizer.json": "tokenizer_json",
-}
-
 
 def drop_duplicates(state: dict[str, Tensor]) -> None:
     """Take the copies of encoder weights out of a model's state."""
@@ -65,28 +51,6 @@ def split_projections(state: dict[str, Tensor]) -> None:
             prefix, suffix = match.groups()
             for name, part in zip(("q_proj", "k_proj", "v_proj"), state.pop(key).chunk(3)):
                 state[f"{prefix}{name}.{suffix}"] = part
-
-
-def locate(name: str, data: str, options: dict[str, Any], released: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    """The folder of a checkpoint, and the options with those of the files beside it.
-
-    Args:
-        name: the folder, or a key of ``released``, whose value is where to download it.
-        data: folder of the dictionaries; one that begins with "." is taken from the checkpoint's.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    folder = file_utils.load_archive_file(released.get(name, name))
-    data_folder = os.path.abspath(os.path.join(folder or "", data)) if data.startswith(".") else data
-    if folder is None or not os.path.isdir(data_folder):
-        missing = name if folder is None else data_folder
-        raise UserError(
-            f"from_pretrained: there is no folder {missing}: name the one that holds the checkpoint or data"
-        )
-    beside = {option: os.path.join(folder, file) for file, option in BPE_FILES.items()}
-    found = {option: path for option, path in beside.items() if os.path.exists(path)}
-    return folder, {**found, **options, "data": data_folder}
 
 
 def read_switchable(path: str, overrides: dict[str, Any]) -> dict[str, Any]:

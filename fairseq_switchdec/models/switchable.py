@@ -1,0 +1,165 @@
+"""What all switchable models share, whatever their backbone: the policy, packing, checkpoints, the hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, ClassVar, Optional
+
+import torch
+from fairseq import checkpoint_utils
+from torch import Tensor
+
+from ..compat.user_dir import register_tasks_and_models
+from ..cost import Geometry
+from ..decisions import Decisions
+from ..errors import UserError
+from ..policy import Chooser, SwitchPolicy
+from ..rl import LearnerState
+from ..runtime.packing import PackableModel
+from .hub import SwitchableGeneratorHub, locate
+
+logger = logging.getLogger(__name__)
+
+#: Parameters that a checkpoint of another program has not.
+OURS = ("encoder.policy.", "learner_state.")
+
+
+class SwitchableModel(PackableModel):
+    """Comes before a fairseq encoder-decoder model among the bases of a class.
+
+    Attributes:
+        geometry: what the cost of a path depends on.
+        size_flags: the options that a checkpoint's tensors must agree with.
+        hub_interface: what `from_pretrained` gives.
+    """
+
+    geometry: Geometry
+    encoder: Any
+    decoder: Any
+    size_flags: ClassVar[str]
+    hub_interface: ClassVar[Any] = SwitchableGeneratorHub
+
+    def set_up_policy(self) -> None:
+        """At the end of a model's initialization."""
+        self.encoder.policy.reset_parameters()  # after fairseq's initialization of all linear layers
+        self.learner_state = LearnerState(self.encoder.policy)
+
+    @property
+    def policy(self) -> SwitchPolicy:
+        """The policy network."""
+        policy: SwitchPolicy = self.encoder.policy
+        return policy
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None,
+        prev_output_tokens: Tensor,
+        features_only: bool = False,
+        token_embeddings: Tensor | None = None,
+        decisions: Optional[Decisions | Chooser] = None,
+        **unused: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Logits (B, T, V) under each input's decisions, and a dict with ``decisions`` and the policy's ``features``.
+
+        Args:
+            decisions: see `SwitchableEncoder.forward`; None = the policy's greedy path.
+        """
+        if torch.is_grad_enabled() and self.packed is not None:  # packed products have no gradients
+            self.unpack()
+        encoder_out = self.encoder(src_tokens, src_lengths, token_embeddings=token_embeddings, decisions=decisions)
+        output: tuple[Tensor, dict[str, Any]] = self.decoder(
+            prev_output_tokens, encoder_out=encoder_out, features_only=features_only
+        )
+        return output
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_name_or_path: str,
+        checkpoint_file: str = "model.pt",
+        data_name_or_path: str = ".",
+        bpe: Optional[str] = "tokenizer_json",
+        **overrides: Any,
+    ) -> Any:
+        """fairseq's hub interface over a checkpoint; of a plain model, switchable, with a policy that keeps everything.
+
+        Args:
+            model_name_or_path: folder of the checkpoint, or fairseq's name for a released model.
+            data_name_or_path: folder of the dictionaries; one that begins with "." is taken from the checkpoint's.
+            overrides: options to change, such as ``switch_decisions``.
+        """
+        register_tasks_and_models()  # a checkpoint names its task
+        folder, overrides = locate(model_name_or_path, data_name_or_path, overrides, cls.hub_models() or {})
+        overrides.update(bpe=bpe)
+        file = os.path.join(folder, checkpoint_file)
+        # fairseq frees the state, as large as the model, once it is loaded: no name here may hold it.
+        load = checkpoint_utils.load_model_ensemble_and_task
+        models, cfg, task = load([file], state=cls.read_checkpoint(file, overrides))
+        return cls.hub_interface(cfg, task, models[0])
+
+    @classmethod
+    def read_checkpoint(cls, path: str, overrides: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint as fairseq loads it, its options overridden.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        state: dict[str, Any] = checkpoint_utils.load_checkpoint_to_cpu(path, overrides)
+        return state
+
+    @classmethod
+    def hub_models(cls) -> dict[str, str]:
+        """fairseq's released models, by name."""
+        return {}
+
+    def set_beam_size(self, beam: int) -> None:
+        """Nothing to prepare: the decoder sees the hypotheses of an input from the shapes."""
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """Make a checkpoint's state fit: a new policy, if it has none.
+
+        Raises:
+            UserError: the checkpoint's geometry or dictionary differs.
+        """
+        own = self.state_dict()
+        if not any(key.startswith("encoder.policy.") for key in state_dict):
+            logger.info("the checkpoint has no policy: a new one starts by keeping everything")
+        for key, value in own.items():
+            if key.startswith(OURS) or key.endswith("coder.version"):
+                state_dict.setdefault(key, value)
+        super().upgrade_state_dict_named(state_dict, name)  # type: ignore[misc]
+        self.check_fits(state_dict)
+
+    def check_fits(self, state_dict: dict[str, Tensor]) -> None:
+        """Refuse a checkpoint whose tensors are not this model's.
+
+        Raises:
+            UserError: naming the difference and what to do about it.
+        """
+        own, embedding = self.state_dict(), "encoder.embed_tokens.weight"
+        if embedding in state_dict and state_dict[embedding].size(0) != own[embedding].size(0):
+            raise UserError(
+                f"the checkpoint embeds {state_dict[embedding].size(0)} tokens, the data's dictionary has "
+                f"{len(self.encoder.dictionary)}: binarize the data with the checkpoint's own dict.txt "
+                "(fairseq-preprocess --srcdict dict.txt --tgtdict dict.txt)"
+            )
+        missing = sorted(own.keys() - state_dict.keys())
+        unknown = sorted(state_dict.keys() - own.keys())
+        differing = sorted(key for key in own.keys() & state_dict.keys() if own[key].shape != state_dict[key].shape)
+        if not (missing or unknown or differing):
+            return
+        details = [f"{key} is {shape(state_dict[key])} there, {shape(own[key])} here" for key in differing]
+        details += [f"{key} is missing there" for key in missing] + [f"{key} is unknown here" for key in unknown]
+        more = f", and {len(details) - 3} more" if len(details) > 3 else ""
+        raise UserError(
+            f"the checkpoint's geometry differs from the model's: {'; '.join(details[:3])}{more}. Give the "
+            f"checkpoint's --arch and its {self.size_flags}, --switch-policy-dim, --switch-split-attention and "
+            "--switch-per-layer"
+        )
+
+
+def shape(tensor: Tensor) -> str:
+    """A tensor's shape, readable."""
+    return "x".join(map(str, tensor.shape)) or "a scalar"
