@@ -12,6 +12,7 @@ from typing import Any
 
 from fairseq_switchdec.files import write_text
 
+from ..common.comparison import STRATEGIES
 from ..common.stages import Stages
 from .make_data import TYPES, noise_floor
 
@@ -20,7 +21,6 @@ MOST_COST = 0.85  # of the keep-all FLOPs
 MOST_LOSS = 0.03  # nats a token above plain fine-tuning
 LEAST_SHUFFLED = 0.3  # nats a token that another input's decisions are worse: the policy reads its input
 LEAST_RANDOM = 0.4  # nats a token that random decisions of the same cost are worse
-STRATEGIES = ("all kept", "last 10 %", "last 20 %", "last 30 %", "every 4th", "every 3rd", "every 2nd")
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,18 @@ matplotlib, report.png in the output folder.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from fairseq_switchdec.errors import UserError
 
+from ..common import comparison
 from ..common.bpe import BPE_FILES, check_bpe
 from ..common.command_line import command_line
+from ..common.comparison import text_files
 from ..common.files import SPLITS, count_lines
 from ..common.random_decisions import keep_for_cost
 from ..common.repository import example, source
@@ -29,13 +31,6 @@ from . import commands, report
 from .commands import Settings
 
 HERE = Path(__file__).resolve().parent
-SYSTEM_FLAGS = {  # how each system generates; what it adds to the command that all share
-    "plain": [],
-    "keep-all": ["--switch-decisions", "keep-all"],
-    "learned": ["--switch-decisions", "greedy"],
-    "random": ["--switch-decisions", "random", "--switch-random-keep"],
-    "shuffled": ["--switch-decisions", "shuffled"],
-}
 MADE = ("corpus", "bpe", "ids", "bin", "models", "generated", "logs", "stages")
 HELP = {
     "updates": "length of the training from scratch",
@@ -67,30 +62,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.dim % args.heads:
         raise UserError(f"--dim {args.dim} must be a multiple of --heads {args.heads}")
     if args.data is not None:
-        check_data(args.data)
+        comparison.check_data(args.data)
     if args.bpe_dir is not None:
         check_bpe("--bpe-dir", args.bpe_dir)
     return args
-
-
-def check_data(folder: Path) -> None:
-    """Refuse a corpus that would fail, or be scored wrongly, half an hour later.
-
-    Raises:
-        UserError: naming the file.
-    """
-    for split in SPLITS:
-        counts = {}
-        for side in ("source", "target"):
-            path = folder / f"{split}.{side}"
-            if not path.is_file():
-                raise UserError(f"--data {folder} lacks {path.name}: give {{train,valid,test}}.{{source,target}}")
-            counts[side] = count_lines(path)
-        if not counts["source"] or counts["source"] != counts["target"]:
-            raise UserError(
-                f"--data {folder}: {split}.source has {counts['source']} lines, {split}.target {counts['target']}; "
-                "give one pair a line"
-            )
 
 
 class Quickstart:
@@ -107,26 +82,26 @@ class Quickstart:
         bpe_dir, binary = self.binarize(corpus)
         self.train(binary)
         self.generate_all(binary, bpe_dir)
-        report.write(self.out, self.settings, self.stages, report.corpus_sizes(corpus))
+        report.write(self.settings, self.stages, corpus)
 
     def corpus(self) -> Path:
         if self.args.data is not None:
             return self.args.data
         corpus, sources = self.out / "corpus", [source("quickstart.build_corpus"), source("quickstart.clean_text")]
         command = [*example("quickstart.build_corpus"), corpus]
-        self.stages.run("corpus", command, makes=_text_files(corpus, ""), sources=sources)
+        self.stages.run("corpus", command, makes=text_files(corpus), sources=sources)
         return corpus
 
     def binarize(self, corpus: Path) -> tuple[Path, Path]:
         bpe_dir = self.args.bpe_dir or self.out / "bpe"
         ids, binary, script = self.out / "ids", self.out / "bin", source("quickstart.train_bpe")
-        text = _text_files(corpus, "")
+        text = text_files(corpus)
         files = [bpe_dir / name for name in BPE_FILES]
         if self.args.bpe_dir is None:
             command = [*example("quickstart.train_bpe"), "train", "--size", self.args.bpe_size, *text[:2], bpe_dir]
             self.stages.run("bpe", command, makes=files, sources=[script, *text[:2]])
         command = [*example("quickstart.train_bpe"), "encode", bpe_dir, corpus, ids]
-        self.stages.run("encode", command, makes=_text_files(ids, ".bpe"), sources=[script, *files, *text])
+        self.stages.run("encode", command, makes=text_files(ids, ".bpe"), sources=[script, *files, *text])
         self.stages.run(
             "preprocess",
             commands.preprocess(ids, binary, bpe_dir),
@@ -160,21 +135,15 @@ class Quickstart:
         return f"{0.8 / self.settings.dim**0.5 / 0.02:.2f}"
 
     def generate_all(self, binary: Path, bpe_dir: Path) -> None:
-        for system, flags in SYSTEM_FLAGS.items():
-            model = "plain" if system == "plain" else "switchable"
-            results, after = report.folder(self.out, system), [model]
-            makes = [results / report.HYPOTHESES]
-            if system == "random":
-                keep = self.random_keep(report.folder(self.out, "learned") / report.SWITCHES, binary)
-                flags, after = [*flags, f"{keep:.3f}"], ["generate-learned"]
-            if system != "plain":
-                makes.append(results / report.SWITCHES)
-                flags = [*flags, "--switch-report", str(makes[-1])]
-            results.mkdir(parents=True, exist_ok=True)
-            command = commands.generate(self.settings, binary, bpe_dir, self.checkpoint(model), results)
-            self.stages.run(f"generate-{system}", [*command, *flags], makes=makes, after=after, wipe=makes)
+        def command(checkpoint: Path, results: Path) -> list[str]:
+            return commands.generate(self.settings, binary, bpe_dir, checkpoint, results)
 
-    def random_keep(self, switch_report: Path, binary: Path) -> float:
+        def random_keep(learned: dict[str, Any]) -> float:
+            return self.random_keep(learned, binary)
+
+        comparison.generate_all(self.stages, command, self.checkpoint, random_keep)
+
+    def random_keep(self, learned: dict[str, Any], binary: Path) -> float:
         """The keep probability at which random decisions cost what the learned ones did on these inputs."""
         import torch
 
@@ -183,14 +152,9 @@ class Quickstart:
         s = self.settings
         vocabulary = count_lines(binary / "dict.source.txt") + 4  # <s> <pad> </s> <unk>
         geometry = Geometry(s.layers, s.layers, s.dim, s.dim, s.ffn_dim, s.ffn_dim, vocabulary)
-        learned = json.loads(switch_report.read_text(encoding="utf-8"))
         columns = ("source_tokens", "content_tokens", "target_tokens")
         tokens = [torch.tensor([entry[name] for entry in learned["per_input"]]) for name in columns]
         return keep_for_cost(geometry, Lengths(*tokens, beam=commands.BEAM), learned["cost"])
-
-
-def _text_files(folder: Path, infix: str) -> list[Path]:
-    return [folder / f"{split}{infix}.{side}" for split in SPLITS for side in ("source", "target")]
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.common import comparison
 from examples.common.files import SPLITS, read_lines, write_lines
 from examples.common.stages import Stages
 from examples.quickstart import __main__ as quickstart
@@ -151,7 +152,7 @@ def test_shell_scripts_parse(script):
 def fairseq_commands() -> list[list[str]]:
     settings, path = commands.Settings(), Path("folder")
     generate = commands.generate(settings, path, path, path, path)
-    flags_of_systems = quickstart.SYSTEM_FLAGS.items()
+    flags_of_systems = comparison.SYSTEM_FLAGS.items()
     return [
         commands.preprocess(path, path, path),
         commands.fresh(settings, path, path),
@@ -198,21 +199,21 @@ def test_both_finetunings_see_the_same():
 
 def write_generated(out: Path, system: str, hypotheses: list[str]) -> None:
     """What fairseq-generate leaves, in an order of its own."""
-    folder = report.folder(out, system)
+    folder = comparison.folder(out, system)
     folder.mkdir(parents=True)
     lines = [f"T-{i}\tred green blue {i}\nH-{i}\t-0.5\t7 8\nD-{i}\t-0.5\t{text}" for i, text in enumerate(hypotheses)]
     spent = "... | INFO | Translated 4 sentences (9 tokens) in 1.5s (2.67 sentences/s, 6.0 tokens/s)\n"
     Stages(out).log(f"generate-{system}").write_text(spent, encoding="utf-8")
-    (folder / report.HYPOTHESES).write_text("\n".join(reversed(lines)) + "\n", encoding="utf-8")
+    (folder / comparison.HYPOTHESES).write_text("\n".join(reversed(lines)) + "\n", encoding="utf-8")
     shares = {"cost": 0.5, "attention_skipped": 0.25, "ffn_skipped": 0.125, "tokens_dropped": 0.1}
-    (folder / report.SWITCHES).write_text(json.dumps(shares), encoding="utf-8")
+    (folder / comparison.SWITCHES).write_text(json.dumps(shares), encoding="utf-8")
 
 
 def test_report(tmp_path):
     right = [f"red green blue {i}" for i in range(4)]
-    for system in report.SYSTEMS:
+    for system in comparison.SYSTEMS:
         write_generated(tmp_path, system, ["", *right[1:]] if system == "learned" else right)
-    systems = report.evaluate(tmp_path, Stages(tmp_path))
+    systems = comparison.evaluate(Stages(tmp_path))
     assert systems["plain"]["cost"] == 1 and systems["plain"]["rougeL"] == pytest.approx(100)
     learned = systems["learned"]
     assert learned["rougeL"] == pytest.approx(75) and learned["cost"] == 0.5 and learned["seconds"] == 1.5
@@ -224,10 +225,10 @@ def test_report(tmp_path):
 
 
 def test_report_refuses_other_inputs(tmp_path):
-    for system in report.SYSTEMS:
+    for system in comparison.SYSTEMS:
         write_generated(tmp_path, system, ["red"] * (3 if system == "random" else 4))
     with pytest.raises(ValueError, match="random and plain did not generate the same inputs"):
-        report.evaluate(tmp_path, Stages(tmp_path))
+        comparison.evaluate(Stages(tmp_path))
 
 
 def test_data_folder_is_checked_first(tmp_path):

@@ -1,0 +1,1 @@
+"""A pretrained language model, SmolLM2-135M, that learns to summarize and what of itself to skip."""

@@ -1,0 +1,175 @@
+"""SmolLM2-135M, pretrained, learns to summarize and what of itself to skip, with fairseq's own commands.
+
+    package index -> GGUF -> import -> model.pt, dict.txt, tokenizer.json
+    docstrings -> encode -> fairseq-preprocess -+-> fine-tuned plainly -----> generate: plain
+                                                +-> fine-tuned switchably --> generate: keep-all, learned, random,
+                                                                              shuffled decisions
+
+Every command is printed before it runs; a finished stage is not repeated. At the end: a table, five summaries with what
+was skipped for them, report.json, report.md and, with matplotlib, report.png in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from fairseq_switchdec.errors import UserError
+
+from ..common import comparison
+from ..common.command_line import command_line
+from ..common.comparison import text_files
+from ..common.files import SPLITS
+from ..common.random_decisions import keep_for_cost
+from ..common.repository import example, source
+from ..common.stages import Stages
+from . import commands, report
+from .commands import Settings
+
+HERE = Path(__file__).resolve().parent
+MODEL_FILES = ("model.pt", "dict.txt", "tokenizer.json")
+MADE = ("gguf", "model", "corpus", "pairs", "ids", "bin", "models", "generated", "logs", "stages")
+HELP = {
+    "updates": "length of both fine-tunings",
+    "max_source_positions": "longer articles are truncated to this many tokens, the prompt's suffix among them",
+    "max_target_positions": "longer summaries are left out",
+    "max_len": "longest hypothesis, in tokens",
+}
+#: All cores, for one command at a time; most examples run small models, which one core serves best.
+THREADS = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = command_line(__doc__, __spec__.name)
+    parser.add_argument("--data", type=Path, help="folder of {train,valid,test}.{source,target} to use instead")
+    parser.add_argument(
+        "--escape", action="store_true", help=r"in a line of --data \n stands for a newline, \\ for a backslash"
+    )
+    parser.add_argument("--gguf", type=Path, help="the model's file, which is downloaded otherwise")
+    parser.add_argument("--out", type=Path, default=HERE / "output", help="output folder")
+    parser.add_argument("--fresh", action="store_true", help="start over: delete what an earlier run made there")
+    for item in fields(Settings):
+        flag, kind = "--" + item.name.replace("_", "-"), type(item.default)
+        parser.add_argument(flag, type=kind, default=item.default, help=HELP.get(item.name, "") + " (%(default)s)")
+    args = parser.parse_args(argv)
+    for name in ("data", "gguf", "out"):
+        if getattr(args, name) is not None:
+            setattr(args, name, getattr(args, name).resolve())
+    for name in ("updates", "batch_size", "valid_pairs", "test_pairs", "beam"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)} must be 1 or more")
+    if args.data is not None:
+        comparison.check_data(args.data)
+    elif args.escape:
+        raise UserError("--escape is about the files of --data: give that too")
+    if args.gguf is not None and not args.gguf.is_file():
+        raise UserError(f"--gguf {args.gguf} is no file")
+    return args
+
+
+class Pretrained:
+    """The stages in order; each method returns what the next ones read."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.settings = Settings(**{item.name: getattr(args, item.name) for item in fields(Settings)})
+        self.out: Path = args.out
+        self.stages = Stages(self.out, total=18 - (args.data is not None) - (args.gguf is not None))
+
+    def run(self) -> None:
+        model = self.model()
+        pairs = self.pairs()
+        binary = self.binarize(model, pairs)
+        self.finetune(model, binary)
+        self.generate_all(model, binary)
+        report.write(self.settings, self.stages, pairs)
+
+    def model(self) -> Path:
+        gguf, model = self.args.gguf, self.out / "model"
+        if gguf is None:
+            gguf, module = self.out / "gguf" / "SmolLM2-135M-Instruct.Q4_1.gguf", "pretrained.download"
+            self.stages.run("download", [*example(module), gguf], makes=[gguf], sources=[source(module)])
+        self.stages.run(
+            "import",
+            commands.convert(gguf, model),
+            makes=[model / name for name in MODEL_FILES],
+            after=["download"] if self.args.gguf is None else [],
+            wipe=[model],
+        )
+        return model
+
+    def pairs(self) -> Path:
+        corpus, pairs, module = self.args.data, self.out / "pairs", "pretrained.pairs"
+        if corpus is None:
+            corpus, sources = self.out / "corpus", [source("quickstart.build_corpus"), source("quickstart.clean_text")]
+            command = [*example("quickstart.build_corpus"), corpus]
+            self.stages.run("corpus", command, makes=text_files(corpus), sources=sources)
+        counts = [word for split, count in self.settings.pairs.items() for word in (f"--{split}", str(count))]
+        command = [*example(module), corpus, pairs, *counts]
+        self.stages.run("pairs", command, makes=text_files(pairs), sources=[source(module), *text_files(corpus)])
+        return pairs
+
+    def binarize(self, model: Path, pairs: Path) -> Path:
+        ids, binary, encoding = self.out / "ids", self.out / "bin", []
+        ids.mkdir(exist_ok=True)
+        for text in text_files(pairs):
+            encoding.append(f"encode-{text.name}")
+            command = commands.encode(model, text, ids / text.name, self.args.escape)
+            self.stages.run(encoding[-1], command, makes=[ids / text.name], after=["import", "pairs"])
+        self.stages.run(
+            "preprocess",
+            commands.preprocess(model, ids, binary),
+            makes=[binary / f"{split}.source-target.target.idx" for split in SPLITS],
+            after=encoding,
+            wipe=[binary],
+        )
+        return binary
+
+    def checkpoint(self, model: str) -> Path:
+        return self.out / "models" / model / "checkpoint_last.pt"
+
+    def finetune(self, model: Path, binary: Path) -> None:
+        for name, build in (("plain", commands.finetune_plain), ("switchable", commands.finetune_switchable)):
+            made = self.checkpoint(name)
+            command = build(self.settings, model, binary, made.parent)
+            self.stages.run(name, command, makes=[made], after=["preprocess"], wipe=[made.parent], env=THREADS)
+
+    def generate_all(self, model: Path, binary: Path) -> None:
+        def command(checkpoint: Path, results: Path) -> list[str]:
+            return commands.generate(self.settings, model, binary, checkpoint, results, self.args.escape)
+
+        comparison.generate_all(self.stages, command, self.checkpoint, self.random_keep, env=THREADS)
+
+    def random_keep(self, learned: dict[str, Any]) -> float:
+        """The keep probability at which random decisions cost what the learned ones did on these inputs."""
+        import torch
+        from fairseq.checkpoint_utils import load_model_ensemble
+
+        from fairseq_switchdec.compat.user_dir import register_tasks_and_models
+        from fairseq_switchdec.cost import Lengths
+
+        register_tasks_and_models()
+        (model,), _ = load_model_ensemble([str(self.checkpoint("switchable"))])
+        columns = ("source_tokens", "content_tokens", "target_tokens")
+        tokens = [torch.tensor([entry[name] for entry in learned["per_input"]]) for name in columns]
+        return keep_for_cost(model.geometry, Lengths(*tokens, beam=self.settings.beam), learned["cost"])
+
+
+def main() -> None:
+    args = parse_args()
+    if args.fresh and (args.out / "stages").is_dir():  # never a folder this program did not make
+        for name in MADE:
+            shutil.rmtree(args.out / name, ignore_errors=True)
+    Pretrained(args).run()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\npretrained: interrupted; the same command goes on from the last finished stage")
