@@ -22,7 +22,7 @@ COMMANDS = {
     "predict": ("fairseq_switchdec.predict.command", "predict every row of a file: classes, numbers, or answers"),
     "score": ("fairseq_switchdec.scoring.command", "ROUGE of generated text, of one system or several"),
     "squad-score": ("fairseq_switchdec.squad.command", "exact match and F1 of answers, as SQuAD's official scripts"),
-    "export": ("fairseq_switchdec.export", "write a checkpoint's weights as a plain BART checkpoint"),
+    "export": ("fairseq_switchdec.export", "write a checkpoint's weights as a plain BART, or for transformers"),
     "import": ("fairseq_switchdec.models.hugging_face.command", "make a checkpoint of a Hugging Face model"),
     "report": ("fairseq_switchdec.generation.merge", "merge the --switch-report files of several processes"),
 }

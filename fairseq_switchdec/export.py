@@ -1,8 +1,9 @@
-"""``python -m fairseq_switchdec export CHECKPOINT OUT``: a BART's weights as a plain BART checkpoint.
+"""``python -m fairseq_switchdec export CHECKPOINT OUT``: a model's weights for other programs, without the policy.
 
-What is written computes what the keep-all path computes, and looks as the released BART checkpoints do: their key
-names, their flat ``args``, no policy, no optimizer state. Stock fairseq loads it, and so does what converts fairseq's
-BART for other programs (CTranslate2, Hugging Face).
+What is written computes what the keep-all path computes. By default it is a BART and looks as the released BART
+checkpoints do: their key names, their flat ``args``, no policy, no optimizer state. Stock fairseq loads it, and so does
+what converts fairseq's BART for other programs (CTranslate2). ``--to hugging-face`` writes a folder for transformers,
+of every model that ``import`` makes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from . import models  # noqa: F401  (registers what a checkpoint names)
 from .errors import UserError
 from .models.bart.plain import drop_duplicates, flat_args, model_name, split_projections
+from .models.hugging_face.exporter import export_folder
 
 #: What plain BART is called; any other name of ours is of a geometry that ``args`` spells out.
 PLAIN_ARCHS = {"switchable_bart_base": "bart_base"}
@@ -126,7 +128,19 @@ def save(content: dict[str, Any], target: Path) -> None:
 def cli_main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n\n")[2])
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a switchable BART, or of a plain one")
-    parser.add_argument("out", metavar="OUT", help="file to write, such as bart_large.pt; it must not exist")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a switchable model, or of a plain BART")
+    parser.add_argument("out", metavar="OUT", help="file to write, such as bart_large.pt, or folder; it must not exist")
+    parser.add_argument(
+        "--to", choices=("fairseq", "hugging-face"), default="fairseq", help="a plain BART checkpoint, or a folder"
+    )
+    parser.add_argument(
+        "--imported", metavar="FOLDER",
+        help="--to hugging-face: what import wrote, if it does not lie beside the checkpoint",
+    )  # fmt: skip
     options = parser.parse_args()
-    print(export(options.checkpoint, options.out))
+    if options.to == "hugging-face":
+        print(export_folder(options.checkpoint, options.out, options.imported))
+    elif options.imported is not None:
+        raise UserError("export: --imported is for --to hugging-face: leave it out, or add that")
+    else:
+        print(export(options.checkpoint, options.out))

@@ -126,7 +126,6 @@ GPT2 = Family(
     write=write_gpt2,
     links=link_gpt2,
     embedding="wte.weight",
-    decoder_only=True,
     ignored=re.compile(r"h\.\d+\.attn\.(bias|masked_bias)$"),
 )
 
@@ -140,6 +139,7 @@ def read_llama(config: Config) -> dict[str, Any]:
         config.only(key, False)
     config.only("sliding_window", None)
     config.only("partial_rotary_factor", 1.0)
+    config.only("rope_interleaved", False)
     config.only("hidden_act", "silu")
     for key in ("num_local_experts", "num_experts", "n_routed_experts"):
         config.only(key, None, "a mixture of experts, which is not built")
@@ -247,6 +247,5 @@ LLAMA = Family(
     write=write_llama,
     links=link_llama,
     embedding="embed_tokens.weight",
-    decoder_only=True,
     ignored=re.compile(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq$"),
 )

@@ -124,6 +124,7 @@ T5 = Family(
     arch="switchable_t5",
     names=("switchable_t5",),
     prefix="",
+    start="<pad>",
     read=read_t5,
     write=write_t5,
     links=link_t5,
@@ -163,6 +164,7 @@ def read_bart(config: Config) -> dict[str, Any]:
     for name in ("dropout", "attention_dropout", "activation_dropout"):
         setattr(args, name, config.number(name))
     args.activation_fn = config.choice("activation_function", BART_ACTIVATIONS, "gelu")
+    args.task = "translation"  # as of the released checkpoints: stock fairseq loads it too
     args.share_all_embeddings = args.share_decoder_input_output_embed = True
     args.max_source_positions = args.max_target_positions = positions
     bart_defaults(args)
@@ -240,6 +242,7 @@ BART = Family(
     arch="bart_large",  # its sizes are all among the options
     names=("bart", "switchable_bart"),
     prefix="model.",
+    start="</s>",
     read=read_bart,
     write=write_bart,
     links=link_bart,

@@ -23,8 +23,3 @@ def family_of_config(config: Config) -> Family:
             return family
     known = [model_type for family in FAMILIES for model_type in family.model_types]
     raise UserError(f"{config.path}: model_type is {name!r}, which is not built; only {', '.join(known)} are")
-
-
-def family_of_model(name: str | None) -> Family | None:
-    """The family of a registered model, None where there is none."""
-    return next((family for family in FAMILIES if name in family.names), None)

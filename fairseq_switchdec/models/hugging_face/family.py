@@ -98,7 +98,7 @@ class Family:
         write: config.json from our options, without the token ids.
         links: all tensors, from our options and the rows of our embedding.
         embedding: theirs.
-        decoder_only: it reads a prompt.
+        start: the symbol that a decoder begins with; None for a decoder-only model, which reads a prompt.
         same: further names of theirs for the embedding.
         ignored: names of theirs that hold nothing a model learned.
         zeros: their tensors that must be zero, for ours have none such: name -> shape from V.
@@ -112,10 +112,15 @@ class Family:
     write: Callable[[Namespace], dict[str, Any]]
     links: Callable[[Namespace, int], list[Link]]
     embedding: str
-    decoder_only: bool = False
+    start: str | None = None
     same: tuple[str, ...] = ()
     ignored: re.Pattern[str] = re.compile(r"(?!)")
     zeros: dict[str, Callable[[int], tuple[int, ...]]] = field(default_factory=dict)
+
+    @property
+    def decoder_only(self) -> bool:
+        """Whether it continues a prompt."""
+        return self.start is None
 
     def strip(self, tensors: dict[str, LazyTensor], tied: bool) -> dict[str, LazyTensor]:
         """Their tensors by their names in `links`: without the prefix, the duplicates and what is ignored."""
