@@ -44,7 +44,7 @@ class DevelopThroughPip(develop):
 setup(
     name="fairseq_switchdec",
     version=re.search(r'__version__ = "(.+)"', (HERE / "fairseq_switchdec/__init__.py").read_text()).group(1),
-    description="Switchable Decision (ICML 2024): BART in fairseq that skips sublayers and tokens, input by input",
+    description="Switchable Decision (ICML 2024): BART, GPT-2, T5 and LLaMA in fairseq, skipping sublayers and tokens",
     packages=find_packages(include=["fairseq_switchdec", "fairseq_switchdec.*"]),
     package_data={"fairseq_switchdec": ["compat/*.pth"]},
     data_files=[("", ["fairseq_switchdec/compat/fairseq_switchdec.pth"])],
@@ -61,8 +61,12 @@ setup(
         "quickstart": ["tokenizers"],  # trains the quickstart's byte-level BPE
         # The benchmark's peers and its plot. None of them asks for another torch or numpy than fairseq runs with.
         "benchmark": ["transformers>=4.40,<6", "ctranslate2>=4.4,<5", "matplotlib>=3.5"],
-        "hugging-face": ["tokenizers>=0.20"],  # --bpe tokenizer_json
+        # import, export --to hugging-face, --bpe tokenizer_json; gguf dequantizes since 0.10
+        "hugging-face": ["tokenizers>=0.20", "safetensors>=0.4", "gguf>=0.10"],
         "glue": ["scikit-learn", "scipy"],  # F1, Matthews', Pearson's and Spearman's correlation as GLUE computes them
-        "test": ["pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn", "scipy"],
+        "test": [
+            *("pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn", "scipy"),
+            *("transformers>=4.57,<5", "safetensors>=0.4", "gguf>=0.10"),  # what the other backbones are compared with
+        ],
     },
 )

@@ -102,13 +102,13 @@ def run(arguments: list[str], **environment: str) -> str:
     return result.stdout
 
 
-def make_start(data: Path, folder: Path, task: str = "switchable_task") -> Path:
+def make_start(data: Path, folder: Path, task: str = "switchable_task", *options: Any) -> Path:
     """A checkpoint whose weights are not small and whose policy skips by what it reads: a model that starts by keeping
     everything learns from advantages and gradients so near to 0 that Adam scales up their rounding.
     """
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
-    run(train_command(data, folder, 1, 1, "--max-update", 1, "--disable-validation", task=task))
+    run(train_command(data, folder, 1, 1, "--max-update", 1, "--disable-validation", *options, task=task))
     state = load_checkpoint_to_cpu(str(folder / "checkpoint_last.pt"))
     model = state["model"]
     randomize({name: model[name] for name in model if not name.startswith(("encoder.policy.", "learner_state."))})

@@ -110,10 +110,11 @@ def smoothed_loss(
         target: int64 (B, T).
         absent: columns of symbols that cannot be written.
     """
-    if not absent or epsilon == 0:
-        losses: tuple[Tensor, Tensor] = label_smoothed_nll_loss(log_probs, target, epsilon, padding_idx, reduce=False)
-        return losses
-    _, nll = label_smoothed_nll_loss(log_probs, target, 0.0, padding_idx, reduce=False)
+    smoothed, nll = label_smoothed_nll_loss(log_probs, target, epsilon, padding_idx, reduce=False)
+    if not absent:
+        return smoothed, nll
+    if epsilon == 0:
+        return nll, nll
     others = -log_probs.index_fill(-1, torch.tensor(absent, device=log_probs.device), 0.0).sum(-1, keepdim=True)
     share = epsilon / (log_probs.size(-1) - len(absent) - 1)
     others = others.masked_fill(target.eq(padding_idx).unsqueeze(-1), 0.0).view_as(nll)

@@ -255,6 +255,8 @@ def test_what_cannot_be_written_has_no_share_of_the_smoothing(pair: Pair) -> Non
     )
     torch.testing.assert_close(loss.sum(), by_hand)
     torch.testing.assert_close(nll.sum(), -log_probs(model, inputs)[real].sum())
+    plain, _ = smoothed_loss(scores, inputs["target"], 0.0, pair.dictionary.pad(), absent)
+    assert torch.equal(plain, nll), "nothing times infinity is not a number"
 
 
 def test_recomputed_activations_change_no_gradient(pair: Pair) -> None:

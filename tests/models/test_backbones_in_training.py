@@ -1,0 +1,71 @@
+"""The real commands on GPT-2, LLaMA and T5: layouts of processes agree, a resumed run ends like an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from layouts import (
+    BATCH_SIZE,
+    BATCHES,
+    LAYOUTS,
+    TOLERANCE,
+    backend_flags,
+    compare,
+    make_start,
+    outcome,
+    run,
+    train_command,
+)
+from support import DATA_FLAGS, SWITCHABLE_FLAGS, make_corpus, run_command
+
+ARCHITECTURES = {
+    "switchable_gpt2_tiny": ("--prompt-suffix", "w3 w4", "--absent-symbols", "<s>", "--attention-dropout", 0),
+    "switchable_llama_tiny": ("--prompt-suffix", "w3 w4"),
+    "switchable_t5_tiny": (),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("uneven"), {"train": BATCHES * BATCH_SIZE, "valid": 15, "test": 6})
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_processes_agree_and_a_resumed_run_is_the_same(data: Path, tmp_path: Path, arch: str) -> None:
+    options = ("--arch", arch, *ARCHITECTURES[arch])
+    start = make_start(data, tmp_path / "start", "switchable_task", *options)
+    # Sizes and prompt come from the checkpoint.
+    flags = ("--arch", arch, "--finetune-from-model", start, "--policy-total-updates", 20)
+    layouts = compare(data, tmp_path, *flags, "--max-update", 6, *backend_flags("legacy_ddp"), layouts=LAYOUTS[:2])
+    for differences in layouts.values():
+        assert {name: value for name, value in differences.items() if not value <= TOLERANCE} == {}
+    folder = tmp_path / "resumed"
+    for updates in (3, 6):
+        run(train_command(data, folder, 1, 4, *flags, "--max-update", updates))
+    whole, resumed = outcome(tmp_path / "1x4"), outcome(folder)
+    assert whole.keys() == resumed.keys()
+    unequal = [
+        name for name in whole if not name.startswith("metrics.") and not torch.equal(whole[name], resumed[name])
+    ]
+    assert unequal == []
+    check_generation(data, folder, tmp_path / "report.json")
+
+
+def check_generation(data: Path, folder: Path, report: Path) -> None:
+    """Greedy decisions of a batch are those of its inputs one by one, with other weights too."""
+    moved = folder.parent / "moved"
+    shutil.copytree(folder, moved)
+    flags: list[Any] = [*SWITCHABLE_FLAGS, *DATA_FLAGS, "--path", moved / "checkpoint_last.pt", "--cpu", "--beam", 3]
+    outputs = [
+        run_command("generate", data, *flags, "--max-len-b", 8, "--batch-size", size, "--switch-report", report).stdout
+        for size in (6, 1)
+    ]
+    texts = [sorted(line for line in output.splitlines() if line.startswith("D-")) for output in outputs]
+    assert [line.split("\t")[::2] for line in texts[0]] == [line.split("\t")[::2] for line in texts[1]]
+    written = json.loads(report.read_text())
+    assert written["inputs"] == 6 and 0 < written["cost"] <= 1
