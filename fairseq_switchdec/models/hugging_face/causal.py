@@ -152,7 +152,7 @@ def read_llama(config: Config) -> dict[str, Any]:
         head_dim = dim // heads(config, dim, "num_attention_heads")
     if head_dim % 2:
         raise config.refuse("head_dim", f"and a head has {head_dim} dimensions: rotary positions need an even number")
-    rope = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta"), **config.get("rope_scaling", {})}
+    rope = config.table("rope_parameters") or {"rope_theta": config.get("rope_theta"), **config.table("rope_scaling")}
     theta = Config(config.path, rope).number("rope_theta", 10000.0)
     return {
         "decoder_layers": config.size("num_hidden_layers"),
@@ -178,7 +178,7 @@ def read_rope_scaling(rope: Config) -> str:
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return ""
-    if kind not in ROPE_SCALINGS:
+    if not isinstance(kind, str) or kind not in ROPE_SCALINGS:
         raise UserError(
             f"{rope.path}: rotary positions are scaled by {kind!r}, which is not built; only "
             f"{', '.join(ROPE_SCALINGS)} are: import another model"

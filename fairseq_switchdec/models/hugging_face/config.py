@@ -47,6 +47,13 @@ class Config:
             raise self.refuse(key, "not a number that is 0 or above: is the file damaged?")
         return float(value)
 
+    def table(self, key: str) -> dict[str, Any]:
+        """Names and values; none where there are none."""
+        value = self.get(key, {})
+        if not isinstance(value, dict):
+            raise self.refuse(key, "not names and values in braces: is the file damaged?")
+        return value
+
     def flag(self, key: str, default: bool) -> bool:
         """Yes or no."""
         value = self.get(key, default)
@@ -61,7 +68,7 @@ class Config:
             UserError: there is none.
         """
         value = self.get(key, default)
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise self.refuse(key, f"which is not built; only {', '.join(choices)} are")
         return choices[value]
 

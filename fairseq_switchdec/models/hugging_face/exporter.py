@@ -73,7 +73,7 @@ def export_folder(checkpoint: str, out: str, imported: str | None = None) -> str
     tokenizer = beside / TOKENIZER
     if imported is not None and not tokenizer.exists():
         raise UserError(f"{command}: --imported {imported} has no {TOKENIZER}: name the folder that import wrote")
-    with staged(command, Path(out), FILES) as paths:
+    with staged(command, Path(out), FILES, sum(tensor.size for tensor in found.values())) as paths:
         write_json(paths["config.json"], config)
         write_json(
             paths["generation_config.json"], {key: value for key, value in config.items() if key.endswith("token_id")}

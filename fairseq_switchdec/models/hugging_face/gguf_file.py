@@ -110,9 +110,9 @@ class GgufFile:
         if self.value("expert_count"):
             raise UserError(f"{self.path} holds a mixture of experts, which is not built: name another model")
         found = {theirs: self.value(key) for key, theirs in KEYS.items() if key in asked}
-        dims = found.get("head_dim") or self.value("embedding_length", 0) // (self.value("attention.head_count") or 1)
+        dims = self.head_dim()
         for key in ("rope.dimension_count", "attention.value_length"):
-            if self.value(key, dims) != dims:
+            if dims and self.value(key, dims) != dims:
                 raise UserError(
                     f"{self.path}: llama.{key} is {self.value(key)}, not a head's {dims} dimensions: this is not built"
                 )
@@ -126,6 +126,12 @@ class GgufFile:
             "tie_word_embeddings": "output.weight" not in self.raw,
             **{f"{word}_token_id": index for word, index in tokens.items()},
         }
+
+    def head_dim(self) -> int:
+        """A head's dimensions; 0 where the values for it are missing, which is found later."""
+        width, heads = self.value("embedding_length"), self.value("attention.head_count")
+        known = isinstance(width, int) and isinstance(heads, int) and heads > 0
+        return self.value("attention.key_length", width // heads if known else 0)
 
     def rope_scaling(self, head_dim: int) -> dict[str, Any] | None:
         """How rotary angles are scaled, as a config.json has it."""
@@ -199,10 +205,15 @@ class GgufFile:
             )
         words = self.fields["tokenizer.ggml.tokens"]
         types = self.fields.get("tokenizer.ggml.token_type", [1] * len(words))
-        bos = self.fields.get("tokenizer.ggml.bos_token_id")
         pre = self.fields.get("tokenizer.ggml.pre", "default")
         adds_bos = self.fields.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe")
-        unknown = self.fields.get("tokenizer.ggml.unknown_token_id")
+
+        def word(name: str) -> str | None:
+            index = self.fields.get(f"tokenizer.ggml.{name}_token_id")
+            if index is not None and not 0 <= index < len(words):
+                raise damaged(self.path, f"tokenizer.ggml.{name}_token_id is {index}, of {len(words)} tokens")
+            return None if index is None else words[index]
+
         return BpeTokens(
             path=str(self.path),
             words=words,
@@ -210,8 +221,8 @@ class GgufFile:
             pre=pre,
             special=[word for word, kind in zip(words, types) if kind == CONTROL],
             added=[word for word, kind in zip(words, types) if kind == USER_DEFINED],
-            unknown=None if unknown is None else words[unknown],
-            first=words[bos] if adds_bos and bos is not None else None,
+            unknown=word("unknown"),
+            first=word("bos") if adds_bos else None,
         )
 
 

@@ -129,11 +129,12 @@ def import_model(source: str, out: str, options: Options = Options()) -> str:
     tied = args.share_decoder_input_output_embed
     tensors = check_tensors(source, family.strip(model.tensors, tied), links, family, vocabulary)
     state = dict(pair for link in links for pair in link.to_ours(tensors, vocabulary))
-    with staged("import", Path(out), FILES) as paths:
+    stored = {*state.values()}
+    with staged("import", Path(out), FILES, sum(tensor.size for tensor in stored)) as paths:
         paths["dict.txt"].write_text(vocabulary.dictionary(), encoding="utf-8")
         paths["tokenizer.json"].write_text(model.tokenizer.text, encoding="utf-8")
         save_torch(checkpoint(args, state), paths["model.pt"])
-    numbers = sum(tensor.count for tensor in {*state.values()})
+    numbers = sum(tensor.count for tensor in stored)
     return f"wrote {out}: {args.arch}, {len(state)} tensors, {numbers:,} weights, {vocabulary.rows:,} symbols"
 
 

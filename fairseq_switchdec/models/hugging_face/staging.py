@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from ...errors import UserError
 
 
 @contextlib.contextmanager
-def staged(command: str, folder: Path, names: tuple[str, ...]) -> Iterator[dict[str, Path]]:
+def staged(command: str, folder: Path, names: tuple[str, ...], size: int) -> Iterator[dict[str, Path]]:
     """Temporary paths in a folder, by the names they get where the block ends without an error; else they are removed.
 
     Args:
         command: for messages.
         folder: made if it is not there, and removed again if nothing was written.
         names: those that nothing was written to are left out. The last one appears last.
+        size: bytes that will be needed, for the most part.
 
     Raises:
         UserError: the folder or one of the files cannot be written.
@@ -26,6 +28,9 @@ def staged(command: str, folder: Path, names: tuple[str, ...]) -> Iterator[dict[
     paths = {name: folder / f".{name}.{os.getpid()}.partial" for name in names}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < size:
+            raise OSError(None, f"{size:,} bytes are needed, {free:,} are free")
         yield paths
         for name, path in paths.items():
             if path.exists():
@@ -38,8 +43,9 @@ def staged(command: str, folder: Path, names: tuple[str, ...]) -> Iterator[dict[
     finally:
         for path in paths.values():
             path.unlink(missing_ok=True)
-        if made and folder.is_dir():
-            folder.rmdir()
+        if made:
+            with contextlib.suppress(OSError):  # someone else's files are in it
+                folder.rmdir()
 
 
 def check_free(command: str, folder: Path, names: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ class LazyTensor:
 
     def bytes(self) -> memoryview:
         """The values as they lie in a file, row by row."""
-        return memoryview(self.read().contiguous().view(-1).view(torch.uint8).numpy())
+        return self.read().contiguous().view(-1).view(torch.uint8).numpy().data
 
     def map(self, function: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> LazyTensor:
         """What a function will make of it."""
@@ -63,9 +64,8 @@ def split(tensor: LazyTensor, parts: int) -> Iterator[LazyTensor]:
         return
     rows = tensor.shape[0] // parts
     for start in range(0, parts * rows, rows):
-        yield tensor.map(
-            lambda values, start=start: values[start : start + rows], (rows, *tensor.shape[1:]), tensor.dtype
-        )
+        some = operator.itemgetter(slice(start, start + rows))
+        yield tensor.map(some, (rows, *tensor.shape[1:]), tensor.dtype)
 
 
 def transpose(tensor: LazyTensor) -> LazyTensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import UserError
-from .weights import package, read_json
+from .weights import damaged, package, read_json
 
 #: How llama.cpp's "llama-bpe" cuts text before BPE: Llama 3's pattern.
 LLAMA3_PATTERN = (
@@ -161,10 +161,13 @@ def folder_tokenizer(folder: Path, special: list[int]) -> TokenizerFile:
     words = sorted(ids, key=lambda word: ids[word] if isinstance(ids[word], int) else -1)
     if [ids[word] for word in words] != list(range(len(words))):
         raise UserError(f"{vocab} does not number its tokens 0, 1, 2, ...: copy or download it again")
-    lines = merges.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = merges.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise damaged(merges, error) from None
     pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     named = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-    chosen = {*named, *(words[index] for index in special if index < len(words))}
+    chosen = {*named, *(words[index] for index in special if 0 <= index < len(words))}
     return BpeTokens(
         str(vocab), words, pairs, special=[w for w in words if w in chosen],
         unknown="<unk>" if "<unk>" in ids else None,

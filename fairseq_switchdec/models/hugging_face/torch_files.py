@@ -10,10 +10,9 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from .tensors import LazyTensor
@@ -63,21 +62,21 @@ def save_torch(content: Any, path: Path) -> None:
     pickled = io.BytesIO()
     pickler = _Pickler(pickled)
     pickler.dump(content)
-    with zipfile.ZipFile(path, "w") as archive:
-        _add(archive, "data.pkl", pickled.getvalue())
-        _add(archive, "byteorder", sys.byteorder.encode())
+    with open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        _add(archive, file, "data.pkl", pickled.getvalue())
+        _add(archive, file, "byteorder", sys.byteorder.encode())
         for index, tensor in enumerate(progress(pickler.tensors)):
-            _add(archive, f"data/{index}", tensor.bytes())
-        _add(archive, "version", b"3\n")
+            _add(archive, file, f"data/{index}", tensor.bytes())
+        _add(archive, file, "version", b"3\n")
 
 
-def _add(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
+def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, data: bytes | memoryview) -> None:
     """Write a part of the archive, at a multiple of `ALIGNMENT`."""
     entry = zipfile.ZipInfo(f"archive/{name}")
     entry.file_size = len(data)
     large = entry.file_size * 1.05 > zipfile.ZIP64_LIMIT  # zipfile's own rule for a longer header
     header = 30 + len(entry.filename) + 20 * large
-    padding = -(archive.fp.tell() + header + 4) % ALIGNMENT
+    padding = -(file.tell() + header + 4) % ALIGNMENT
     entry.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding  # a field that readers skip, as torch names it
     with archive.open(entry, "w") as part:
         part.write(data)
@@ -105,8 +104,3 @@ def save_safetensors(tensors: dict[str, LazyTensor], path: Path) -> None:
 def progress(tensors: Iterable[LazyTensor]) -> Iterable[LazyTensor]:
     """The tensors, with a bar on a terminal's stderr."""
     return tqdm(tensors, desc="converting", unit=" tensors", leave=False, disable=None)
-
-
-def floats(tensor: Tensor) -> bool:
-    """Whether a tensor's number format can be written."""
-    return tensor.dtype in FORMATS

@@ -6,6 +6,7 @@ import importlib
 import json
 import pickle
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,19 +106,15 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
         slices = {name: file.get_slice(name) for name in names}
     except Exception as error:  # the package's own class, OSError, and what its Rust part raises
         raise damaged(path, error) from None
-    tensors = {}
-    for name, part in slices.items():
-        if part.get_dtype() not in FLOATS:
-            # Such as buffers that are left out later; quantized weights have names that no table knows.
-            tensors[name] = LazyTensor(tuple(part.get_shape()), torch.int64, lambda name=name: file.get_tensor(name))
-        else:
-            tensors[name] = floating(tuple(part.get_shape()), lambda name=name: file.get_tensor(name))
-    return tensors
+    return {
+        name: LazyTensor(tuple(part.get_shape()), number_format(part), partial(file.get_tensor, name))
+        for name, part in slices.items()
+    }
 
 
-def floating(shape: tuple[int, ...], read: Any) -> LazyTensor:
-    """A tensor whose numbers will be float32, in whatever format they are."""
-    return LazyTensor(shape, torch.float32, read)
+def number_format(part: Any) -> torch.dtype:
+    """What a tensor of a safetensors file becomes: float32, or a whole number, as some buffers are."""
+    return torch.float32 if part.get_dtype() in FLOATS else torch.int64
 
 
 def open_pickle(path: Path) -> dict[str, LazyTensor]:

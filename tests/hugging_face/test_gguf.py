@@ -1,0 +1,250 @@
+"""GGUF files: the same weights and tokens as the Hugging Face folder they were made of."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hugging_face.support import LLAMA3, TEXTS, tiny_folder
+
+from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.models.hugging_face.gguf_file import NAMES, ROPE_FACTORS, GgufFile, llama3_divisors
+from fairseq_switchdec.models.hugging_face.importer import Options, import_model
+
+gguf = pytest.importorskip("gguf")
+Type = gguf.GGMLQuantizationType
+
+#: Rows of 32, as blocks of Q8_0 need them.
+SIZES = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+
+
+def interleaved(values: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of each head 0 1 2 3 4 5 -> 0 3 1 4 2 5: what llama.cpp's converter does to queries and keys."""
+    halves = values.reshape(heads, 2, values.shape[0] // heads // 2, -1)
+    return halves.transpose(0, 2, 1, 3).reshape(values.shape)
+
+
+def write_gguf(path: Path, model: Any, folder: Path, kind: Type = Type.F32, **changes: Any) -> Path:
+    """A file as llama.cpp's converter writes it.
+
+    Args:
+        model: transformers' llama.
+        folder: of its tokenizer.json.
+        kind: number format of the matrices.
+        changes: further values, or others; None leaves one out: "name" for "llama.name", "tokenizer_name".
+    """
+    config, state = model.config, model.state_dict()
+    writer = gguf.GGUFWriter(path, changes.pop("architecture", "llama"))
+    values = {
+        "context_length": config.max_position_embeddings, "block_count": config.num_hidden_layers,
+        "embedding_length": config.hidden_size, "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads, "attention.head_count_kv": config.num_key_value_heads,
+        "attention.layer_norm_rms_epsilon": config.rms_norm_eps, "rope.freq_base": config.rope_theta,
+        "rope.dimension_count": config.head_dim, "vocab_size": config.vocab_size,
+    }  # fmt: skip
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    words = {**tokenizer["model"]["vocab"], **special}
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
+    ordered = sorted(words, key=words.__getitem__)
+    values |= {
+        "tokenizer_model": "gpt2", "tokenizer_pre": "gpt-2", "tokenizer_tokens": ordered, "tokenizer_merges": merges,
+        "tokenizer_token_type": [3 if word in special else 1 for word in ordered],
+        "tokenizer_bos_token_id": config.bos_token_id, "tokenizer_eos_token_id": config.eos_token_id,
+    }  # fmt: skip
+    extra = changes.pop("tensors", {})
+    for name, value in {**values, **changes}.items():
+        add(writer, name.replace("tokenizer_", "tokenizer.ggml.") if "tokenizer_" in name else f"llama.{name}", value)
+    for ours, theirs in NAMES.items():
+        for layer in range(config.num_hidden_layers if "{n}" in ours else 1):
+            name = theirs.format(n=layer)
+            if name == "lm_head.weight" and config.tie_word_embeddings:
+                continue
+            values = state[name].numpy()
+            if "attn_q" in ours or "attn_k" in ours:
+                values = interleaved(values, config.num_attention_heads if "_q" in ours else config.num_key_value_heads)
+            one = Type.F32 if values.ndim == 1 else kind
+            if one == Type.F16:
+                writer.add_tensor(ours.format(n=layer), values.astype(np.float16))
+            else:
+                writer.add_tensor(ours.format(n=layer), gguf.quants.quantize(values, one), raw_dtype=one)
+    for name, values in extra.items():
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add(writer: Any, key: str, value: Any) -> None:
+    """Add a value of whatever type it is."""
+    kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    if isinstance(value, list):
+        writer.add_array(key, value)
+    elif value is not None:
+        kinds[type(value)](key, value)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A llama, and its folder."""
+    folder = tmp_path_factory.mktemp("llama") / "theirs"
+    return tiny_folder("llama_untied", folder, **SIZES), folder
+
+
+def load(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    state = torch.load(folder / "model.pt", weights_only=False)
+    return vars(state["args"]), state["model"]
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_0"])
+def test_same_as_the_folder(kind, llama, tmp_path):
+    """F32: the same checkpoint. Other types: what transformers makes of the file."""
+    from transformers import AutoModelForCausalLM
+
+    model, folder = llama
+    path = write_gguf(tmp_path / "model.gguf", model, folder, Type[kind])
+    import_model(str(path), str(tmp_path / "ours"))
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf")
+    reference.save_pretrained(tmp_path / "reference")
+    import_model(str(tmp_path / "reference"), str(tmp_path / "expected"), Options(tokenizer=f"{folder}/tokenizer.json"))
+    import_model(str(folder), str(tmp_path / "original"))
+    (args, ours), (_, expected), (original_args, original) = (
+        load(tmp_path / name) for name in ("ours", "expected", "original")
+    )
+    assert ours.keys() == expected.keys() == original.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in ours.items())
+    worst = max((value - original[name]).abs().max().item() for name, value in ours.items())
+    assert worst == 0 if kind == "F32" else 0 < worst < 0.2
+    assert args == {**original_args, "norm_eps": pytest.approx(1e-5), "rope_theta": 10000.0}
+    dictionaries = [(tmp_path / name / "dict.txt").read_text() for name in ("ours", "original")]
+    assert dictionaries[0] == dictionaries[1]
+
+
+def test_tokens(llama, tmp_path):
+    """The tokenizer that is written gives the ids of the one it was made of."""
+    from tokenizers import Tokenizer
+
+    model, folder = llama
+    import_model(str(write_gguf(tmp_path / "model.gguf", model, folder)), str(tmp_path / "ours"))
+    found, expected = (Tokenizer.from_file(str(path / "tokenizer.json")) for path in (tmp_path / "ours", folder))
+    for text in [*TEXTS, "<|im_start|>user\n"]:
+        assert found.encode(text).ids == expected.encode(text).ids
+        assert found.decode(found.encode(text).ids) == expected.decode(expected.encode(text).ids)
+
+
+@pytest.mark.parametrize("pre", ["smollm", "llama-bpe", "default"])
+def test_ways_to_cut_text(pre, llama, tmp_path):
+    """Digits one by one; digits in threes, and the token that begins a text."""
+    from tokenizers import Tokenizer
+
+    model, folder = llama
+    import_model(str(write_gguf(tmp_path / "m.gguf", model, folder, tokenizer_pre=pre)), str(tmp_path / "ours"))
+    tokenizer = Tokenizer.from_file(str(tmp_path / "ours/tokenizer.json"))
+    pieces = [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str("in  12345 You'LL")]
+    space = "Ġ"
+    assert (
+        pieces
+        == {
+            "smollm": ["in", space * 2, *"12345", f"{space}You", "'", "LL"],
+            "llama-bpe": ["in", space, space, "123", "45", f"{space}You", "'LL"],
+            "default": ["in", space, f"{space}12345", f"{space}You", "'", "LL"],
+        }[pre]
+    )
+    args, _ = load(tmp_path / "ours")
+    assert args["prompt_prefix"] == ("<s>" if pre == "llama-bpe" else "")
+    assert (tokenizer.encode("a").tokens[0] == "<|begin|>") == (pre == "llama-bpe")
+
+
+def test_rope_scaling(llama, tmp_path):
+    """Linear scaling is a number; Llama 3's is a tensor of divisors, of which only its own formula is taken."""
+    model, folder = llama
+    path = write_gguf(
+        tmp_path / "linear.gguf", model, folder, **{"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
+    )
+    assert GgufFile(path).config()["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
+    scaling = {**LLAMA3, "factor": 32.0, "original_max_position_embeddings": 8192}
+    divisors = llama3_divisors(500000.0, 16, scaling)
+    options = {"rope.freq_base": 500000.0, "tensors": {ROPE_FACTORS: divisors.numpy()}}
+    path = write_gguf(tmp_path / "llama3.gguf", model, folder, **options)
+    assert GgufFile(path).config()["rope_scaling"] == scaling
+    import_model(str(path), str(tmp_path / "ours"))
+    assert json.loads(load(tmp_path / "ours")[0]["rope_scaling"]) == scaling
+    options["tensors"] = {ROPE_FACTORS: (divisors * 1.1).numpy()}
+    with pytest.raises(UserError, match="in another way than Llama 3.1"):
+        GgufFile(write_gguf(tmp_path / "other.gguf", model, folder, **options)).config()
+
+
+def test_divisors_are_those_of_transformers():
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaling = {**LLAMA3, "factor": 32.0, "original_max_position_embeddings": 8192}
+    config = LlamaConfig(hidden_size=64, num_attention_heads=1, rope_theta=500000.0, rope_scaling=scaling)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    plain = 500000.0 ** -(torch.arange(0, 64, 2) / 64)
+    found = llama3_divisors(500000.0, 64, scaling)
+    torch.testing.assert_close(found, plain / scaled)
+    assert found.min() == 1 and math.isclose(found.max(), 32, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "qwen2"}, "holds a model 'qwen2'; of GGUF files only 'llama' is built"),
+        ({"expert_count": 8}, "a mixture of experts"),
+        ({"attention.sliding_window": 512}, r"llama\.attention\.sliding_window is 512, which is not built"),
+        ({"rope.dimension_count": 8}, "not a head's 16 dimensions"),
+        ({"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0}, "scaled by 'yarn', which is not built"),
+        ({"tokenizer_model": "llama"}, "give the model's tokenizer.json with --tokenizer"),
+        ({"tokenizer_pre": "qwen2"}, "cuts text before BPE as 'qwen2', which is not built"),
+        ({"tokenizer_eos_token_id": None}, "names no eos_token_id"),
+        ({"block_count": 2}, "layers\.2\.input_layernorm\.weight is unknown"),
+        ({"tensors": {"blk.0.attn_q.bias": np.zeros(64, np.float32)}}, "blk.0.attn_q.bias is unknown"),
+        ({"embedding_length": None}, "has no hidden_size"),
+        ({"attention.head_count": [4, 4, 2]}, r"num_attention_heads is \[4, 4, 2\], not a whole number"),
+        ({"tokenizer_unknown_token_id": 5000}, "unknown_token_id is 5000, of 331 tokens"),
+    ],
+)
+def test_refused(changes, message, llama, tmp_path):
+    model, folder = llama
+    path = write_gguf(tmp_path / "model.gguf", model, folder, **changes)
+    with pytest.raises(UserError, match=message):
+        import_model(str(path), str(tmp_path / "ours"))
+    assert not (tmp_path / "ours").exists()
+
+
+def test_another_tokenizer_in_place_of_one_that_is_not_built(llama, tmp_path):
+    model, folder = llama
+    path = write_gguf(tmp_path / "model.gguf", model, folder, tokenizer_model="llama")
+    import_model(str(path), str(tmp_path / "ours"), Options(tokenizer=str(folder / "tokenizer.json")))
+    assert (tmp_path / "ours/tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_damaged_files(llama, tmp_path, monkeypatch):
+    """Not GGUF at all, cut at many places, and a number format that the package cannot read."""
+    model, folder = llama
+    path = write_gguf(tmp_path / "model.gguf", model, folder)
+    content = path.read_bytes()
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"PK" + content[2:])
+    with pytest.raises(UserError, match=r"broken\.gguf is no GGUF file"):
+        import_model(str(broken), str(tmp_path / "ours"))
+    for size in (4, 7, 30, 100, 1000, len(content) // 3, len(content) - 100):
+        broken.write_bytes(content[:size])
+        with pytest.raises(UserError, match="incomplete or damaged"):
+            import_model(str(broken), str(tmp_path / "ours"))
+
+    def cannot(data: Any, kind: Type) -> Any:
+        raise NotImplementedError(f"Dequantization for {kind.name} is not yet implemented")
+
+    monkeypatch.setattr(gguf, "dequantize", cannot)
+    with pytest.raises(UserError, match="is of type F32, which cannot be read .*: name a file in another type"):
+        import_model(str(path), str(tmp_path / "ours"))
+    assert not (tmp_path / "ours").exists()
