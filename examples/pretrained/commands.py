@@ -16,13 +16,13 @@ USER_DIR = [*PLUGIN, "switchable_task"]
 class Settings:
     """What distinguishes one run from another; the defaults take less than an hour on two cores."""
 
-    updates: int = 120
+    updates: int = 150
     batch_size: int = 8
     lr: float = 1e-4
     policy_lr: float = 2e-3
     policy_statistics_inputs: int = 300
     valid_pairs: int = 48
-    test_pairs: int = 100
+    test_pairs: int = 200
     max_source_positions: int = 128
     max_target_positions: int = 64
     max_len: int = 40
