@@ -36,7 +36,7 @@ MODEL_FILES = ("model.pt", "dict.txt", "tokenizer.json")
 MADE = ("gguf", "model", "corpus", "pairs", "ids", "bin", "models", "generated", "logs", "stages")
 HELP = {
     "updates": "length of both fine-tunings",
-    "max_source_positions": "longer articles are truncated to this many tokens, the prompt's suffix among them",
+    "max_source_positions": "longer articles are truncated to this many tokens",
     "max_target_positions": "longer summaries are left out",
     "max_len": "longest hypothesis, in tokens",
 }

@@ -22,8 +22,8 @@ class Settings:
     policy_lr: float = 2e-3
     policy_statistics_inputs: int = 300
     valid_pairs: int = 48
-    test_pairs: int = 100
-    max_source_positions: int = 160
+    test_pairs: int = 200
+    max_source_positions: int = 128
     max_target_positions: int = 64
     max_len: int = 40
     beam: int = 2
@@ -49,7 +49,7 @@ def encode(model: Path, text: Path, ids: Path, escape: bool) -> list[str]:
 def preprocess(model: Path, ids: Path, binary: Path) -> list[str]:
     """Binarize with the model's dictionary."""
     dictionary = str(model / "dict.txt")
-    command = [*FAIRSEQ, "preprocess", *LANGUAGES, "--srcdict", dictionary, "--tgtdict", dictionary]
+    command = [*FAIRSEQ, "preprocess", *LANGUAGES, "--srcdict", dictionary, "--joined-dictionary"]
     for split in SPLITS:
         command += [f"--{split}pref", str(ids / split)]
     return [*command, "--destdir", str(binary), "--workers", "2"]
