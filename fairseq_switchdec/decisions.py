@@ -86,7 +86,8 @@ class DecisionSpace:
 
     The sublayer decisions of Eq. 2 are laid out as one row of `num_sublayers` Bernoulli variables: attention of the
     L layers, feed-forward of the L layers and, with ``split_attention``, cross-attention of the Ld decoder layers.
-    The first encoder layer is never open: its output is what the policy reads (section 3.1).
+    The first encoder layer is never open: its output is what the policy reads (section 3.1). A decoder-only model has
+    one stack, which counts as an encoder here: ``decoder_layers`` is 0.
 
     Raises:
         ValueError: naming the flag, for an unknown candidate or scope, a space with nothing open, or an encoder of
@@ -103,15 +104,27 @@ class DecisionSpace:
         check_names("--switch-candidates", self.candidates, CANDIDATES)
         check_names("--switch-scope", self.scope, SCOPES)
         if self.encoder_layers < 2:
+            flag = "--encoder-layers" if self.decoder_layers else "--decoder-layers"
             raise ValueError(
-                f"--encoder-layers {self.encoder_layers}: the first encoder layer feeds the policy and always runs, "
-                "so switching needs an encoder of at least 2 layers"
+                f"{flag} {self.encoder_layers}: {self.first_layer} feeds the policy and always runs, so switching "
+                "needs at least 2 layers there"
             )
         if not (self.open_sublayers().any() or self.token_open):
             raise ValueError(
                 f"--switch-candidates {','.join(self.candidates)} with --switch-scope {','.join(self.scope)} leaves "
                 "nothing to decide: tokens are dropped in the encoder only"
             )
+
+    @property
+    def first_layer(self) -> str:
+        """What always runs, for messages."""
+        return "the first encoder layer" if self.decoder_layers else "the first layer"
+
+    def in_words(self) -> str:
+        """Its layers, for messages."""
+        if self.decoder_layers == 0:
+            return f"{self.encoder_layers} layers"
+        return f"{self.encoder_layers} encoder and {self.decoder_layers} decoder layers"
 
     @property
     def num_layers(self) -> int:
@@ -199,9 +212,7 @@ class DecisionSpace:
         if not isinstance(strategy, int) or isinstance(strategy, bool) or not 0 <= strategy < NUM_TOKEN_STRATEGIES:
             raise ValueError(f"entry {index}: 'token_strategy' must be a whole number from 0 to 6")
         if not (attention[0] and ffn[0]):
-            raise ValueError(
-                f"entry {index} skips the first encoder layer, which always runs: set its booleans to true"
-            )
+            raise ValueError(f"entry {index} skips {self.first_layer}, which always runs: set its booleans to true")
         return attention, ffn, cross, strategy
 
 

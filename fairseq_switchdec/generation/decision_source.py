@@ -94,10 +94,7 @@ class DecisionSource:
         try:
             return space.from_json(self.entries)
         except ValueError as error:
-            raise UserError(
-                f"--switch-decisions {self.choice}: {error} (this model has {space.encoder_layers} encoder and "
-                f"{space.decoder_layers} decoder layers)"
-            ) from None
+            raise UserError(f"--switch-decisions {self.choice}: {error} (this model has {space.in_words()})") from None
 
 
 def read_entries(path: str) -> list[Any]:

@@ -34,6 +34,7 @@ COMMON = {
     "norm_eps": Option(float, "added to what layers are normalized by"),
     "activation_fn": Option(str, "activation of the feed-forward sublayers: gelu, gelu_tanh, relu or silu"),
     "absent_symbols": Option(str, "symbols of the dictionary that the model has no token for, joined by spaces", ""),
+    "special_ids": Option(str, "the token ids of <s> <pad> </s> <unk>, - where there is none, which export writes"),
     "share_decoder_input_output_embed": Option(bool, "the output projection has the embedding's weight", True),
 }
 

@@ -27,6 +27,7 @@ class SwitchableSentencePredictionTask(SwitchingTask, SentencePredictionTask):
     """fairseq's task with ``--add-prev-output-tokens``, and what `SwitchingTask` does."""
 
     cfg: SwitchableSentencePredictionConfig
+    head = ("switchable_sentence_prediction", "register_classification_head")
 
     def __init__(self, cfg: SwitchableSentencePredictionConfig, data_dictionary: Dictionary, label_dictionary: Any):
         super().__init__(cfg, data_dictionary, label_dictionary)

@@ -50,6 +50,7 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
     """Windows of questions for a model with a span head; exact match and F1 at validation."""
 
     cfg: SwitchableSquadConfig
+    head = ("switchable_squad", "register_span_head")
 
     def __init__(self, cfg: SwitchableSquadConfig, dictionary: Dictionary):
         super().__init__(cfg)
@@ -163,11 +164,9 @@ class SwitchableSquadTask(SwitchingTask, FairseqTask):
         """The model with a span head.
 
         Raises:
-            UserError: another architecture, or one whose positions a window exceeds.
+            UserError: a window exceeds the model's positions; and see `SwitchingTask.build_model`.
         """
         model = super().build_model(cfg, from_checkpoint)
-        if not hasattr(model, "register_span_head"):
-            raise UserError("--task switchable_squad needs --arch switchable_bart (or _base, _tiny)")
         positions = min(model.encoder.max_positions(), model.decoder.max_positions())
         if self.cfg.squad_window > positions:
             raise UserError(f"--squad-window {self.cfg.squad_window} exceeds the model's {positions} positions")

@@ -12,12 +12,13 @@ import atexit
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from fairseq import utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
+from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.optim.amp_optimizer import AMPOptimizer
 from torch import Tensor
 
@@ -35,9 +36,14 @@ logger = logging.getLogger(__name__)
 
 
 class SwitchingTask:
-    """Comes before a fairseq task among the bases of a class; its own methods call that task's."""
+    """Comes before a fairseq task among the bases of a class; its own methods call that task's.
+
+    Attributes:
+        head: of a task whose model needs one: the task's name, and the model's method that makes the head.
+    """
 
     cfg: Any
+    head: ClassVar[tuple[str, str] | None] = None
 
     def set_up_switching(self, cfg: SwitchOptions) -> None:
         """Check the options that all tasks share.
@@ -62,13 +68,18 @@ class SwitchingTask:
         """fairseq's hook; a checkpoint of plain BART, such as a released one, is run as a switchable model.
 
         Raises:
-            UserError: training is to start from a file that does not exist; fairseq would start from random weights.
+            UserError: training is to start from a file that does not exist (fairseq would start from random weights),
+                or the model can have no head for the task.
         """
         file = self.cfg.restore_file
         if not from_checkpoint and os.path.basename(file) != "checkpoint_last.pt" and not PathManager.exists(file):
             raise UserError(f"--restore-file {file} does not exist: name the checkpoint to start from")
         if from_checkpoint and can_become_switchable(cfg):
             name_switchable(cfg)
+        if self.head is not None:
+            task, method = self.head
+            if not hasattr(ARCH_MODEL_REGISTRY.get(getattr(cfg, "_name", None) or getattr(cfg, "arch", None)), method):
+                raise UserError(f"--task {task} needs --arch switchable_bart (or _base, _tiny)")
         return super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
 
     # --- training ---

@@ -3,6 +3,7 @@ else."""
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from fairseq_switchdec.decisions import Decisions
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.models.decoder import CACHE
 from fairseq_switchdec.policy import input_uniforms, random_decisions
+from fairseq_switchdec.tasks import SwitchableSentencePredictionTask, SwitchableSquadTask
 
 pytest.importorskip("transformers")
 from backbones import VARIANTS, Pair, make_pair
@@ -180,18 +182,64 @@ def test_cost_of_decoding_equals_the_counter(pair: Pair) -> None:
         )
 
 
-def test_dropped_tokens_leave_the_others_positions(causal: Pair) -> None:
-    """Rotary or learned: from the second layer on, a prompt with dropped tokens equals one whose keys are masked."""
-    model, (source,) = causal.ours, texts(4, 20)
-    inputs = batch(causal, [source], texts(5, 4))
-    space = model.encoder.space
-    decisions = space.decisions(torch.ones(1, space.num_sublayers, dtype=torch.bool), torch.tensor([6]))
+def layers_of(pair: Pair, hidden: Tensor, positions: Tensor) -> Tensor:
+    """Logits of transformers' layers after the first one, on states (T, D) of tokens that stand at ``positions``."""
+    hidden = hidden.unsqueeze(0)
+    mask = torch.full((1, 1, len(positions), len(positions)), -1e9).triu(1)
+    if pair.kind == "gpt2":
+        for block in pair.theirs.transformer.h[1:]:
+            hidden = first(block(hidden, attention_mask=mask))
+        return pair.theirs.lm_head(pair.theirs.transformer.ln_f(hidden))[0]
+    angles = pair.theirs.model.rotary_emb(hidden, positions.unsqueeze(0))
+    for layer in pair.theirs.model.layers[1:]:
+        hidden = first(layer(hidden, attention_mask=mask, position_embeddings=angles))
+    return pair.theirs.lm_head(pair.theirs.model.norm(hidden))[0]
+
+
+def first(output: Any) -> Tensor:
+    """The hidden states, which releases give alone or before others."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+@pytest.mark.parametrize("strategy", [3, 6])
+def test_dropped_tokens_leave_the_others_positions(causal: Pair, strategy: int) -> None:
+    """Rotary or learned: transformers' later layers, run on the kept tokens' states and positions alone, agree."""
+    model, (source, target) = causal.ours, texts(4, 20, 5)
+    inputs, space = batch(causal, [source], [target]), model.encoder.space
+    keep = torch.ones(1, space.num_sublayers, dtype=torch.bool)
+    decisions = space.decisions(keep, torch.tensor([strategy]))
     with torch.no_grad():
-        encoded = model.encoder(inputs["src_tokens"], None, decisions=decisions)
-    positions = encoded["tokens"].positions
+        kept = model.encoder(inputs["src_tokens"], None, decisions=decisions)["tokens"].positions
     read = len(source) + len(causal.suffix) - 1
-    assert len(positions) == read - 9 and positions[0] == 0 and positions[-1] == read - 1
-    assert positions[-len(causal.suffix) + 1 :].tolist() == list(range(len(source), read)), "the suffix stays"
+    assert len(kept) == read - {3: 5, 6: 9}[strategy], "of 19 droppable tokens: neither the first one nor the suffix"
+    written = [*target, causal.theirs.config.eos_token_id]
+    sequence = torch.tensor([[*source, *causal.suffix, *target]])
+    states = causal.theirs(sequence, output_hidden_states=True).hidden_states[1][0]
+    positions = torch.cat([kept, torch.arange(read, sequence.size(1))])
+    logits = layers_of(causal, states[positions], positions)[-len(written) :]
+    expected = logits.log_softmax(-1)[range(len(written)), written]
+    torch.testing.assert_close(log_probs(model, inputs, decisions)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_targets_padded_on_the_left_are_refused(causal: Pair) -> None:
+    inputs = batch(causal, texts(1, 9), texts(2, 3))
+    inputs["prev_output_tokens"][0, 0] = causal.dictionary.pad()
+    with pytest.raises(UserError, match="leave out --left-pad-target"):
+        log_probs(causal.ours, inputs)
+
+
+def test_a_stack_of_one_layer_is_refused() -> None:
+    with pytest.raises(UserError, match="--decoder-layers 1: the first layer feeds the policy"):
+        make_pair("gpt2", decoder_layers=1)
+
+
+@pytest.mark.parametrize("arch", ["switchable_t5_tiny", "switchable_gpt2", "switchable_llama"])
+@pytest.mark.parametrize("task", [SwitchableSentencePredictionTask, SwitchableSquadTask])
+def test_heads_are_for_bart(arch: str, task: Any) -> None:
+    unbuilt = task.__new__(task)
+    unbuilt.cfg = Namespace(restore_file="checkpoint_last.pt")
+    with pytest.raises(UserError, match=f"--task {task.head[0]} needs --arch switchable_bart"):
+        unbuilt.build_model(Namespace(arch=arch))
 
 
 def test_a_skipped_attention_keeps_no_keys(causal: Pair) -> None:

@@ -136,11 +136,14 @@ class SwitchableBARTModel(SwitchableModel, BARTModel):
                 that stands for the last ``</s>`` of the input, whether the decoder's tokens are shifted or not.
             span_scores: scores (B, T, 2) of the span head on the decoder's top states.
         """
-        if torch.is_grad_enabled() and self.packed is not None:  # packed products have no gradients
-            self.unpack()
-        encoder_out = self.encoder(src_tokens, src_lengths, token_embeddings=token_embeddings, decisions=decisions)
-        features_only = features_only or span_scores or classification_head_name is not None
-        x, extra = self.decoder(prev_output_tokens, encoder_out=encoder_out, features_only=features_only)
+        x, extra = super().forward(
+            src_tokens,
+            src_lengths,
+            prev_output_tokens,
+            features_only or span_scores or classification_head_name is not None,
+            token_embeddings,
+            decisions,
+        )
         if classification_head_name is not None:
             last = prev_output_tokens.ne(self.decoder.padding_idx).long().cumsum(1).argmax(1)
             x = self.classification_heads[classification_head_name](x[torch.arange(len(x), device=x.device), last])

@@ -79,9 +79,18 @@ class SwitchableCausalModel(SwitchableModel, FairseqEncoderDecoderModel):
     """A decoder-only model that reads an article as a prompt and decides what to run of itself for the whole of it.
 
     To fairseq it is an encoder, which reads the prompt, and a decoder, which continues it with the same layers.
+
+    Attributes:
+        name: as registered.
+        options: the backbone's.
+        gated: whether the feed-forward is.
+        bias: whether linear layers have one.
     """
 
+    name: ClassVar[str]
     options: ClassVar[dict[str, Option]]
+    gated: ClassVar[bool]
+    bias: ClassVar[bool]
     size_flags = "--decoder-layers, --decoder-embed-dim, --decoder-ffn-embed-dim, --max-positions"
 
     def __init__(self, args: Any, encoder: PromptEncoder, decoder: ContinuationDecoder):
@@ -109,17 +118,10 @@ class SwitchableCausalModel(SwitchableModel, FairseqEncoderDecoderModel):
             ffn_products=3 if self.gated else 2,
         )
 
-    gated: ClassVar[bool]
-
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
         """The backbone's options, and those of the decisions."""
         add_options(parser, cls.options)
-
-    @classmethod
-    def layer(cls, args: Any, index: int, rotary: Rotary | None) -> SwitchableCausalLayer:
-        """One layer of the stack."""
-        raise NotImplementedError
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> SwitchableCausalModel:
@@ -137,21 +139,19 @@ class SwitchableCausalModel(SwitchableModel, FairseqEncoderDecoderModel):
         dictionary = task.source_dictionary
         absent = symbols(dictionary, args.absent_symbols)
         prompts = prompt_format(args, dictionary, absent)
-        dim, rotary = args.decoder_embed_dim, cls.rotary(args)
+        dim, rotary, config = args.decoder_embed_dim, cls.rotary(args), cls.layer_config(args)
         positions = None if rotary is not None else nn.Embedding(args.max_positions, dim)
         encoder = PromptEncoder(
             dictionary,
             Embeddings(nn.Embedding(len(dictionary), dim), positions, dropout=args.dropout),
-            [cls.layer(args, index, rotary) for index in range(args.decoder_layers)],
+            [SwitchableCausalLayer(config, index, rotary) for index in range(args.decoder_layers)],
             SwitchPolicy(space, dim, args.switch_policy_dim, bool(args.switch_per_layer)),
             prompts,
-            cls.norm(args)(dim),
+            config.norm(dim),
             args.checkpoint_activations,
         )
         shared = bool(args.share_decoder_input_output_embed)
         return cls(args, encoder, ContinuationDecoder(dictionary, encoder, shared, args.max_target_positions, absent))
-
-    name: ClassVar[str]
 
     @classmethod
     def rotary(cls, args: Any) -> Rotary | None:
@@ -178,7 +178,7 @@ class SwitchableCausalModel(SwitchableModel, FairseqEncoderDecoderModel):
             activation=activation(args.activation_fn, cls.gated),
             key_value_heads=args.decoder_kv_heads or None,
             head_dim=args.decoder_head_dim or None,
-            bias=not cls.gated,
+            bias=cls.bias,
             gated=cls.gated,
             norm=cls.norm(args),
             connect=pre_norm,
@@ -216,16 +216,13 @@ class SwitchableGPT2Model(SwitchableCausalModel):
     """GPT-2: learned positions, layer norm before sublayers, biases everywhere."""
 
     options = CAUSAL
-    gated = False
+    gated, bias = False, True
     name = "switchable_gpt2"
 
     @classmethod
     def norm(cls, args: Any) -> Any:
+        """See `SwitchableCausalModel.norm`."""
         return partial(nn.LayerNorm, eps=args.norm_eps)
-
-    @classmethod
-    def layer(cls, args: Any, index: int, rotary: Rotary | None) -> SwitchableCausalLayer:
-        return SwitchableCausalLayer(cls.layer_config(args), index, None)
 
 
 @register_model("switchable_llama")
@@ -233,19 +230,21 @@ class SwitchableLlamaModel(SwitchableCausalModel):
     """LLaMA: rotary positions, RMS norm before sublayers, gated feed-forward, no biases, keys shared or not."""
 
     options = {**CAUSAL, **ROTARY}
-    gated = True
+    gated, bias = True, False
     name = "switchable_llama"
 
     @classmethod
     def norm(cls, args: Any) -> Any:
+        """See `SwitchableCausalModel.norm`."""
         return partial(RMSNorm, eps=args.norm_eps)
 
     @classmethod
-    def layer(cls, args: Any, index: int, rotary: Rotary | None) -> SwitchableCausalLayer:
-        return SwitchableCausalLayer(cls.layer_config(args), index, rotary)
-
-    @classmethod
     def rotary(cls, args: Any) -> Rotary:
+        """See `SwitchableCausalModel.rotary`.
+
+        Raises:
+            UserError: a scaling that is not understood.
+        """
         head_dim = args.decoder_head_dim or args.decoder_embed_dim // args.decoder_attention_heads
         try:
             return Rotary(head_dim, args.rope_theta, json.loads(args.rope_scaling) if args.rope_scaling else None)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...blocks import PromptKeys, SwitchableCausalLayer
 from ...cost import Lengths
 from ...decisions import Decisions
+from ...errors import UserError
 from ...policy import SwitchPolicy
 from ...runtime.cache import DecoderCache, SourceKeys
 from ...runtime.checkpointing import run_layer
@@ -173,7 +174,7 @@ class ContinuationDecoder(OutputDecoder):
         """The top layer's hidden states, (B x G, T, D).
 
         Raises:
-            ValueError: padding comes before a target, where its tokens would be written.
+            UserError: padding comes before a target, which is to continue its prompt at once.
         """
         (stack,) = self.stack
         decisions, prompt = encoder_out["decisions"], encoder_out["prompt"]
@@ -190,7 +191,7 @@ class ContinuationDecoder(OutputDecoder):
             cache = incremental_state[CACHE]
             cache.advance()
         elif bool(prev_output_tokens[:, 0].eq(self.padding_idx).any()):
-            raise ValueError("targets padded on the left cannot continue a prompt: leave out --left-pad-target")
+            raise UserError("targets padded on the left cannot continue a prompt: leave out --left-pad-target")
         x = stack.embed_at(tokens, places.repeat_interleave(beams, 0)).unflatten(0, (-1, beams))
         rotary = stack.layers[0].rotary
         angles = None if rotary is None else rotary(places.unsqueeze(1))

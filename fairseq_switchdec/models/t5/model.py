@@ -20,6 +20,7 @@ from ...blocks import (
 )
 from ...config import build_space
 from ...cost import Geometry
+from ...decisions import DecisionSpace
 from ...errors import UserError
 from ...policy import SwitchPolicy
 from ..decoder import SwitchableDecoder
@@ -116,66 +117,72 @@ class SwitchableT5Model(SwitchableModel, FairseqEncoderDecoderModel):
             args.decoder_attention_heads,
         ):
             raise UserError("--decoder-embed-dim and --decoder-attention-heads must be the encoder's, as T5's are")
-        dictionary, dim = task.source_dictionary, args.encoder_embed_dim
+        dictionary = task.source_dictionary
         space = build_space(args, args.encoder_layers, args.decoder_layers)
-        tokens = nn.Embedding(len(dictionary), dim)
-        norm = partial(RMSNorm, eps=args.norm_eps)
-        embeddings = Embeddings(tokens, dropout=args.dropout)
+        embeddings = Embeddings(nn.Embedding(len(dictionary), args.encoder_embed_dim), dropout=args.dropout)
+        encoder = build_encoder(args, dictionary, embeddings, space)
+        return cls(args, encoder, build_decoder(args, dictionary, embeddings))
 
-        def config(ffn_dim: int) -> LayerConfig:
-            return LayerConfig(
-                dim=dim,
-                ffn_dim=ffn_dim,
-                heads=args.encoder_attention_heads,
-                activation=activation(args.activation_fn, args.gated),
-                head_dim=args.head_dim,
-                source_dim=dim,
-                bias=False,
-                scaled=False,
-                gated=args.gated,
-                norm=norm,
-                connect=pre_norm,
-                dropout=args.dropout,
-                attention_dropout=args.attention_dropout,
-                activation_dropout=args.activation_dropout,
-            )
 
-        def positions(bidirectional: bool) -> RelativeBias:
-            return RelativeBias(
-                args.relative_buckets,
-                args.relative_max_distance,
-                args.encoder_attention_heads,
-                bidirectional,
-                share=not args.checkpoint_activations,
-            )
+def build_encoder(args: Any, dictionary: Any, embeddings: Embeddings, space: DecisionSpace) -> SwitchableEncoder:
+    """The encoder, which holds the policy."""
+    config, dim = layer_config(args, args.encoder_ffn_embed_dim), args.encoder_embed_dim
+    return SwitchableEncoder(
+        dictionary,
+        embeddings,
+        [SwitchableEncoderLayer(config, index) for index in range(args.encoder_layers)],
+        SwitchPolicy(space, dim, args.switch_policy_dim, bool(args.switch_per_layer)),
+        max_positions=args.max_source_positions,
+        layer_norm=config.norm(dim),
+        relative_positions=relative_bias(args, bidirectional=True),
+        checkpoint_activations=args.checkpoint_activations,
+    )
 
-        encoder = SwitchableEncoder(
-            dictionary,
-            embeddings,
-            [SwitchableEncoderLayer(config(args.encoder_ffn_embed_dim), i) for i in range(args.encoder_layers)],
-            SwitchPolicy(space, dim, args.switch_policy_dim, bool(args.switch_per_layer)),
-            args.max_source_positions,
-            norm(dim),
-            positions(bidirectional=True),
-            args.checkpoint_activations,
-        )
-        first, shared = args.encoder_layers, bool(args.share_decoder_input_output_embed)
-        decoder_config = config(args.decoder_ffn_embed_dim)
-        decoder = SwitchableDecoder(
-            dictionary,
-            embeddings,
-            [SwitchableDecoderLayer(decoder_config, first + i, i) for i in range(args.decoder_layers)],
-            first,
-            shared,
-            args.max_target_positions,
-            norm(dim),
-            positions(bidirectional=False),
-            start=dictionary.pad(),  # as T5 was trained
-            absent=symbols(dictionary, args.absent_symbols),
-            output_scale=dim**-0.5 if shared else 1.0,
-            checkpoint_activations=args.checkpoint_activations,
-        )
-        return cls(args, encoder, decoder)
+
+def build_decoder(args: Any, dictionary: Any, embeddings: Embeddings) -> SwitchableDecoder:
+    """The decoder, which begins with ``<pad>``; with a tied head its states are scaled by D^-1/2 (version 1.0)."""
+    config, dim, first = layer_config(args, args.decoder_ffn_embed_dim), args.decoder_embed_dim, args.encoder_layers
+    shared = bool(args.share_decoder_input_output_embed)
+    return SwitchableDecoder(
+        dictionary,
+        embeddings,
+        [SwitchableDecoderLayer(config, first + index, index) for index in range(args.decoder_layers)],
+        first=first,
+        share_output=shared,
+        max_positions=args.max_target_positions,
+        layer_norm=config.norm(dim),
+        relative_positions=relative_bias(args, bidirectional=False),
+        start=dictionary.pad(),
+        absent=symbols(dictionary, args.absent_symbols),
+        output_scale=dim**-0.5 if shared else 1.0,
+        checkpoint_activations=args.checkpoint_activations,
+    )
+
+
+def layer_config(args: Any, ffn_dim: int) -> LayerConfig:
+    """What T5's layers are made of; those of encoder and decoder may differ in their feed-forward's size."""
+    return LayerConfig(
+        dim=args.encoder_embed_dim,
+        ffn_dim=ffn_dim,
+        heads=args.encoder_attention_heads,
+        activation=activation(args.activation_fn, args.gated),
+        head_dim=args.head_dim,
+        source_dim=args.encoder_embed_dim,
+        bias=False,
+        scaled=False,
+        gated=args.gated,
+        norm=partial(RMSNorm, eps=args.norm_eps),
+        connect=pre_norm,
+        dropout=args.dropout,
+        attention_dropout=args.attention_dropout,
+        activation_dropout=args.activation_dropout,
+    )
+
+
+def relative_bias(args: Any, bidirectional: bool) -> RelativeBias:
+    """A stack's relative positions."""
+    heads, share = args.encoder_attention_heads, not args.checkpoint_activations
+    return RelativeBias(args.relative_buckets, args.relative_max_distance, heads, bidirectional, share)
 
 
 for _arch in SIZES:
