@@ -12,12 +12,14 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fairseq_switchdec.errors import UserError
 
-from .files import SPLITS, count_lines
+from .files import SPLITS, count_lines, write_text
+from .repository import commit
 from .stages import Stages
 
 BASELINE = "plain"
@@ -39,6 +41,7 @@ STRATEGIES = (
     "every 3rd",
     "every 2nd",
 )  # what is dropped
+PACKAGES = ("fairseq", "torch", "numpy", "tokenizers", "rouge-score")
 SHARES = ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped")
 
 
@@ -149,6 +152,52 @@ def evaluate(stages: Stages) -> dict[str, dict[str, Any]]:
         interval = paired_bootstrap(scores[system][:, -1], scores[BASELINE][:, -1])
         systems[system]["rougeL_minus_plain"] = interval._asdict()
     return systems
+
+
+def make_report(settings: Any, stages: Stages, corpus: Path) -> dict[str, Any]:
+    """What report.json holds of every comparison.
+
+    Args:
+        settings: a dataclass.
+        corpus: folder of the texts.
+    """
+    return {
+        "systems": evaluate(stages),
+        "settings": asdict(settings),
+        "corpus": corpus_sizes(corpus),
+        "stage_seconds": {name: stages.seconds(name) for name in stages.fingerprints},
+        "commit": commit(),
+        "hardware": hardware(),
+        "versions": versions(PACKAGES),
+    }
+
+
+def notes(report: dict[str, Any], updates: str, seconds: str) -> list[str]:
+    """What must be known to read the table.
+
+    Args:
+        updates: how long the models were trained.
+        seconds: what stands before the seconds of each stage.
+    """
+    stages = ", ".join(f"{name} {spent:.0f}" for name, spent in report["stage_seconds"].items())
+    packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    sizes = ", ".join(f"{split} {size:,}" for split, size in report["corpus"].items())
+    return [
+        "Cost: share of the keep-all FLOPs, mean over the test inputs. Seconds: beam search alone.",
+        f"Pairs: {sizes}. Updates: {updates}.",
+        f"{seconds}: {stages}.",
+        f"Commit {report['commit']}; {report['hardware']}; {packages}.",
+    ]
+
+
+def write_report(report: dict[str, Any], text: str, out: Path) -> None:
+    """Write report.json, report.md and, with matplotlib, report.png into the output folder, and print the text."""
+    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(out / "report.md", text)
+    drawn = picture(report["systems"], out / "report.png")
+    print(f"\n{text}\nWritten: {out}/report.json, report.md" + (", report.png" if drawn else ""))
+    if not drawn:
+        print("No picture: matplotlib is not installed.")
 
 
 def table(systems: dict[str, dict[str, Any]]) -> str:

@@ -47,6 +47,13 @@ class StageError(SystemExit):
     """A stage's command failed; the message holds the end of its log and where the rest is."""
 
 
+def forget(out: Path, made: Iterable[str]) -> None:
+    """Delete an earlier run's folders, in a folder of stages only: never in one that no example made."""
+    if (out / "stages").is_dir():
+        for name in made:
+            shutil.rmtree(out / name, ignore_errors=True)
+
+
 class Stages:
     """Runs commands in order, skips what is done, keeps logs.
 

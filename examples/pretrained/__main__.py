@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from fairseq_switchdec.errors import UserError
 
 from ..common import comparison
-from ..common.command_line import command_line
+from ..common.command_line import add_settings, check_args, command_line, read_settings, run_stages
 from ..common.comparison import text_files
 from ..common.files import SPLITS
 from ..common.random_decisions import keep_for_cost
@@ -51,18 +48,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--escape", action="store_true", help=r"in a line of --data \n stands for a newline, \\ for a backslash"
     )
     parser.add_argument("--gguf", type=Path, help="the model's file, which is downloaded otherwise")
-    parser.add_argument("--out", type=Path, default=HERE / "output", help="output folder")
-    parser.add_argument("--fresh", action="store_true", help="start over: delete what an earlier run made there")
-    for item in fields(Settings):
-        flag, kind = "--" + item.name.replace("_", "-"), type(item.default)
-        parser.add_argument(flag, type=kind, default=item.default, help=HELP.get(item.name, "") + " (%(default)s)")
+    add_settings(parser, Settings, HELP, HERE / "output")
     args = parser.parse_args(argv)
-    for name in ("data", "gguf", "out"):
-        if getattr(args, name) is not None:
-            setattr(args, name, getattr(args, name).resolve())
-    for name in ("updates", "batch_size", "valid_pairs", "test_pairs", "beam"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)} must be 1 or more")
+    check_args(args, ("data", "gguf", "out"), ("updates", "batch_size", "valid_pairs", "test_pairs", "beam"))
     if args.data is not None:
         comparison.check_data(args.data)
     elif args.escape:
@@ -77,7 +65,7 @@ class Pretrained:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        self.settings = Settings(**{item.name: getattr(args, item.name) for item in fields(Settings)})
+        self.settings: Settings = read_settings(args, Settings)
         self.out: Path = args.out
         self.stages = Stages(self.out, total=18 - (args.data is not None) - (args.gguf is not None))
 
@@ -162,14 +150,8 @@ class Pretrained:
 
 def main() -> None:
     args = parse_args()
-    if args.fresh and (args.out / "stages").is_dir():  # never a folder this program did not make
-        for name in MADE:
-            shutil.rmtree(args.out / name, ignore_errors=True)
-    Pretrained(args).run()
+    run_stages("pretrained", args, lambda: Pretrained(args).run(), MADE)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("\npretrained: interrupted; the same command goes on from the last finished stage")
+    main()

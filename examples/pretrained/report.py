@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..common import comparison
-from ..common.files import write_text
-from ..common.repository import commit
 from ..common.stages import Stages
 from .commands import Settings
 
 SHOWN = 5  # inputs with their summaries
 LONGEST = 400  # characters of an input that are shown
-PACKAGES = ("fairseq", "torch", "numpy", "tokenizers", "rouge-score")
 
 
 def skipped(entry: dict[str, Any]) -> str:
@@ -52,19 +48,11 @@ def examples(out: Path) -> list[dict[str, Any]]:
 
 def markdown(report: dict[str, Any]) -> str:
     """The report as people read it."""
-    seconds = ", ".join(f"{name} {spent:.0f}" for name, spent in report["stage_seconds"].items())
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    sizes = ", ".join(f"{split} {size:,}" for split, size in report["corpus"].items())
     minutes = sum(report["stage_seconds"].values()) / 60
-    parts = [
-        comparison.table(report["systems"]),
-        "Cost: share of the keep-all FLOPs, mean over the test inputs. Seconds: beam search alone.",
-        f"Pairs: {sizes}. Updates: {report['settings']['updates']} each for plain and switchable.",
-        f"{minutes:.0f} minutes; seconds of each stage: {seconds}.",
-        f"Commit {report['commit']}; {report['hardware']}; {versions}.",
-        *(_example(number, example) for number, example in enumerate(report["examples"], 1)),
-    ]
-    return "\n\n".join(parts) + "\n"
+    updates = f"{report['settings']['updates']} each for plain and switchable"
+    notes = comparison.notes(report, updates, f"{minutes:.0f} minutes in all; seconds of each stage")
+    shown = [_example(number, example) for number, example in enumerate(report["examples"], 1)]
+    return "\n\n".join([comparison.table(report["systems"]), *notes, *shown]) + "\n"
 
 
 def _example(number: int, example: dict[str, Any]) -> str:
@@ -83,20 +71,6 @@ def _example(number: int, example: dict[str, Any]) -> str:
 
 
 def write(settings: Settings, stages: Stages, corpus: Path) -> None:
-    """Write report.json, report.md and report.png into the output folder, and print the table and the summaries."""
-    out = stages.out
-    report = {
-        "systems": comparison.evaluate(stages),
-        "examples": examples(out),
-        "settings": asdict(settings),
-        "corpus": comparison.corpus_sizes(corpus),
-        "stage_seconds": {name: stages.seconds(name) for name in stages.fingerprints},
-        "commit": commit(),
-        "hardware": comparison.hardware(),
-        "versions": comparison.versions(PACKAGES),
-    }
-    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
-    text = markdown(report)
-    write_text(out / "report.md", text)
-    drawn = comparison.picture(report["systems"], out / "report.png")
-    print(f"\n{text}\nWritten: {out}/report.json, report.md" + (", report.png" if drawn else ""))
+    """Write the report's files into the output folder, and print the table and the summaries."""
+    report = {**comparison.make_report(settings, stages, corpus), "examples": examples(stages.out)}
+    comparison.write_report(report, markdown(report), stages.out)

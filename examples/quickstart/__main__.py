@@ -11,9 +11,6 @@ matplotlib, report.png in the output folder.
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from fairseq_switchdec.errors import UserError
 
 from ..common import comparison
 from ..common.bpe import BPE_FILES, check_bpe
-from ..common.command_line import command_line
+from ..common.command_line import add_settings, check_args, command_line, read_settings, run_stages
 from ..common.comparison import text_files
 from ..common.files import SPLITS, count_lines
 from ..common.random_decisions import keep_for_cost
@@ -47,18 +44,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of {train,valid,test}.{source,target} to use instead")
     parser.add_argument("--bpe-dir", type=Path, help="folder of encoder.json, vocab.bpe and dict.txt to use instead")
     parser.add_argument("--bpe-size", type=int, default=2000, help="symbols of the BPE that is trained (%(default)s)")
-    parser.add_argument("--out", type=Path, default=HERE / "output", help="output folder")
-    parser.add_argument("--fresh", action="store_true", help="start over: delete what an earlier run made there")
-    for item in fields(Settings):
-        flag, kind = "--" + item.name.replace("_", "-"), type(item.default)
-        parser.add_argument(flag, type=kind, default=item.default, help=HELP.get(item.name, "") + " (%(default)s)")
+    add_settings(parser, Settings, HELP, HERE / "output")
     args = parser.parse_args(argv)
-    for name in ("data", "bpe_dir", "out"):
-        if getattr(args, name) is not None:
-            setattr(args, name, getattr(args, name).resolve())
-    for name in ("updates", "finetune_updates", "layers", "batch_size"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)} must be 1 or more")
+    check_args(args, ("data", "bpe_dir", "out"), ("updates", "finetune_updates", "layers", "batch_size"))
     if args.dim % args.heads:
         raise UserError(f"--dim {args.dim} must be a multiple of --heads {args.heads}")
     if args.data is not None:
@@ -73,7 +61,7 @@ class Quickstart:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        self.settings = Settings(**{item.name: getattr(args, item.name) for item in fields(Settings)})
+        self.settings: Settings = read_settings(args, Settings)
         self.out: Path = args.out
         self.stages = Stages(self.out, total=14 - (args.data is not None) - (args.bpe_dir is not None))
 
@@ -159,14 +147,8 @@ class Quickstart:
 
 def main() -> None:
     args = parse_args()
-    if args.fresh and (args.out / "stages").is_dir():  # never a folder this program did not make
-        for name in MADE:
-            shutil.rmtree(args.out / name, ignore_errors=True)
-    Quickstart(args).run()
+    run_stages("quickstart", args, lambda: Quickstart(args).run(), MADE)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("\nquickstart: interrupted; the same command goes on from the last finished stage")
+    main()
