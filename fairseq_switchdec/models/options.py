@@ -8,9 +8,11 @@ from argparse import ArgumentParser
 from typing import Any, NamedTuple, Optional
 
 from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 
 from ..compat.checkpoints import read_options
 from ..config import DecisionOptions, check_range, flag
+from ..errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +72,17 @@ def fill(args: Any, options: dict[str, Option], sizes: dict[str, Any]) -> None:
     Args:
         args: the model's options, changed in place, so that they are saved with it.
         sizes: the architecture's.
+
+    Raises:
+        UserError: the checkpoint is of another model, or cannot be read.
     """
     missing = [name for name in options if getattr(args, name, None) is None]
     source = start_file(args) if missing else None
-    known = None if source is None else vars(read_options(source))
-    found = {name: known[name] for name in missing if known is not None and known.get(name) is not None}
+    known = {} if source is None else vars(read_options(source))
+    theirs, ours = (ARCH_MODEL_NAME_REGISTRY.get(of.get("_name") or of.get("arch")) for of in (known, vars(args)))
+    if known and theirs != ours:
+        raise UserError(f"{source} holds a model {theirs}, not a {ours}: name another checkpoint, or give its --arch")
+    found = {name: known[name] for name in missing if known.get(name) is not None}
     for name in missing:
         setattr(args, name, found.get(name, sizes.get(name, options[name].default)))
     for name in DROPOUTS:

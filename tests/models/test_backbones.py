@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
+from support import task_of
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,11 +19,12 @@ from fairseq_switchdec.criterions.objective import smoothed_loss
 from fairseq_switchdec.decisions import Decisions
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.models.decoder import CACHE
+from fairseq_switchdec.models.options import fill_decisions
 from fairseq_switchdec.policy import input_uniforms, random_decisions
 from fairseq_switchdec.tasks import SwitchableSentencePredictionTask, SwitchableSquadTask
 
 pytest.importorskip("transformers")
-from backbones import VARIANTS, Pair, make_pair
+from backbones import MODELS, VARIANTS, Pair, make_pair
 
 ONE_EACH = ("gpt2", "llama-grouped-untied", "t5", "t5-1.1")
 CAUSAL = ("gpt2", "llama-grouped-untied")
@@ -231,6 +233,24 @@ def test_targets_padded_on_the_left_are_refused(causal: Pair) -> None:
 def test_a_stack_of_one_layer_is_refused() -> None:
     with pytest.raises(UserError, match="--decoder-layers 1: the first layer feeds the policy"):
         make_pair("gpt2", decoder_layers=1)
+
+
+def test_the_checkpoint_says_the_sizes_and_must_be_of_the_architecture(tmp_path: Any) -> None:
+    pair = make_pair("llama3")
+    torch.save({"args": pair.ours.args, "model": {}, "optimizer_history": []}, tmp_path / "model.pt")
+
+    def built(arch: str) -> Any:
+        args = Namespace(arch=arch, finetune_from_model=str(tmp_path / "model.pt"), max_target_positions=64)
+        fill_decisions(args)
+        return MODELS[arch.split("_")[1]].build_model(args, task_of(pair.dictionary))
+
+    again = built("switchable_llama")
+    shapes = {name: value.shape for name, value in pair.ours.state_dict().items()}
+    assert {name: value.shape for name, value in again.state_dict().items()} == shapes
+    assert torch.equal(again.encoder.layers[0].rotary.frequencies, pair.ours.encoder.layers[0].rotary.frequencies)
+    assert again.encoder.prompts == pair.ours.encoder.prompts
+    with pytest.raises(UserError, match="holds a model switchable_llama, not a switchable_gpt2: .* its --arch"):
+        built("switchable_gpt2")
 
 
 @pytest.mark.parametrize("arch", ["switchable_t5_tiny", "switchable_gpt2", "switchable_llama"])
