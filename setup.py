@@ -68,7 +68,12 @@ setup(
         "test": [
             *("pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn", "scipy"),
             # What imported models are compared with, to the bit: one release of it.
-            *("transformers==4.57.*", "safetensors>=0.4", "gguf>=0.16"),
+            *(
+                "transformers==4.57.*",
+                "accelerate",
+                "safetensors>=0.4",
+                "gguf>=0.16",
+            ),  # accelerate: it reads GGUF with that
         ],
     },
 )

@@ -21,7 +21,7 @@ from fairseq_switchdec.models.hugging_face.importer import Options, import_model
 safetensors = pytest.importorskip("safetensors.torch")
 
 
-def refused(folder: Path, message: str, **options: Any) -> None:
+def assert_refused(folder: Path, message: str, **options: Any) -> None:
     """Import fails with this message and leaves nothing behind."""
     out = folder.parent / "out"
     with pytest.raises(UserError, match=message) as caught:
@@ -96,24 +96,26 @@ def copy(models, tmp_path):
 def test_config(kind, changes, message, copy):
     folder = copy(kind)
     change_config(folder, **changes)
-    refused(folder, message)
+    assert_refused(folder, message)
 
 
 def test_files_that_are_missing_or_damaged(copy):
     folder = copy("gpt2")
-    refused(folder / "nowhere", "import: there is no file .*nowhere.*nothing is downloaded")
+    assert_refused(folder / "nowhere", "import: there is no file .*nowhere.*nothing is downloaded")
     file = folder / "model.safetensors"
     content = file.read_bytes()
     for size in (0, 5, 100, len(content) - 10):
         file.write_bytes(content[:size])
-        refused(folder, r"model\.safetensors cannot be read .* is incomplete or damaged")
+        assert_refused(folder, r"model\.safetensors cannot be read .* is incomplete or damaged")
     file.unlink()
-    refused(folder, r"gpt2 has no weights: model\.safetensors or pytorch_model\.bin is needed")
+    assert_refused(folder, r"gpt2 has no weights: model\.safetensors or pytorch_model\.bin is needed")
     (folder / "config.json").write_text("{")
-    refused(folder, r"config\.json cannot be read as JSON")
+    assert_refused(folder, r"config\.json cannot be read as JSON")
     (folder / "config.json").unlink()
-    refused(folder, r"there is no file .*config\.json")
-    refused(folder, r"--tokenizer: there is no file .*other\.json: name a tokenizer\.json", tokenizer="other.json")
+    assert_refused(folder, r"there is no file .*config\.json")
+    assert_refused(
+        folder, r"--tokenizer: there is no file .*other\.json: name a tokenizer\.json", tokenizer="other.json"
+    )
 
 
 def test_tokenizers(copy, models):
@@ -121,14 +123,14 @@ def test_tokenizers(copy, models):
     path = folder / "tokenizer.json"
     content = path.read_text()
     path.write_text(json.dumps({"model": {"type": "none"}}))
-    refused(folder, r"tokenizer\.json is no tokenizer\.json .*: name one with --tokenizer")
+    assert_refused(folder, r"tokenizer\.json is no tokenizer\.json .*: name one with --tokenizer")
     path.unlink()
-    refused(folder, "has no tokenizer.json, nor vocab.json and merges.txt: give the file with --tokenizer")
+    assert_refused(folder, "has no tokenizer.json, nor vocab.json and merges.txt: give the file with --tokenizer")
     (folder / "merges.txt").write_text("a b\n")
     (folder / "vocab.json").write_text('{"a": 0, "b": 2}')
-    refused(folder, "does not number its tokens 0, 1, 2")
+    assert_refused(folder, "does not number its tokens 0, 1, 2")
     (folder / "vocab.json").write_text('{"a": 0, "b": 1}')
-    refused(folder, "its tokens and merges do not fit")
+    assert_refused(folder, "its tokens and merges do not fit")
     import_model(str(folder), str(folder / "out"), Options(tokenizer=str(models / "llama/tokenizer.json")))
     assert (folder / "out/tokenizer.json").read_text() == content
 
@@ -146,14 +148,14 @@ def test_tensors(copy):
         ({**tensors, "score.weight": torch.ones(2, 24)}, r"score\.weight is unknown"),
     ):
         safetensors.save_file(changed, file)
-        refused(folder, message)
+        assert_refused(folder, message)
 
 
 def test_bart_with_a_bias_of_the_logits(copy):
     folder = copy("bart")
     file = folder / "model.safetensors"
     safetensors.save_file({**safetensors.load_file(file), "final_logits_bias": torch.ones(1, 331)}, file)
-    refused(folder, "final_logits_bias is not zero")
+    assert_refused(folder, "final_logits_bias is not zero")
 
 
 def test_shards(copy, tmp_path):
@@ -164,16 +166,16 @@ def test_shards(copy, tmp_path):
     shard = sorted(folder.glob("model-*.safetensors"))[1]
     content = shard.read_bytes()
     shard.write_bytes(content[:-20])
-    refused(folder, f"{shard.name} cannot be read .* is incomplete or damaged")
+    assert_refused(folder, f"{shard.name} cannot be read .* is incomplete or damaged")
     shard.unlink()
-    refused(folder, f"index.json names {shard.name}, which is not there")
+    assert_refused(folder, f"index.json names {shard.name}, which is not there")
     index = folder / "model.safetensors.index.json"
     names = json.loads(index.read_text())
     names["weight_map"] = {key: f"../{name}" for key, name in names["weight_map"].items()}
     index.write_text(json.dumps(names))
-    refused(folder, "which is not there")
+    assert_refused(folder, "which is not there")
     index.write_text("{}")
-    refused(folder, "has no weight_map")
+    assert_refused(folder, "has no weight_map")
 
 
 class Hostile:
@@ -198,30 +200,32 @@ def test_pickles(copy, tmp_path, monkeypatch, zipped, own_unpickler):
         torch.save(content, file, _use_new_zipfile_serialization=zipped)
 
     save({**tensors, "extra": Hostile()})
-    refused(folder, r"pytorch_model\.bin holds something else than tensors, and was not loaded: .*model\.safetensors")
+    assert_refused(
+        folder, r"pytorch_model\.bin holds something else than tensors, and was not loaded: .*model\.safetensors"
+    )
     assert not (tmp_path / "run").exists()
     save({"state_dict": tensors})
-    refused(folder, "holds something else than names and tensors")
+    assert_refused(folder, "holds something else than names and tensors")
     save([*tensors.values()])
-    refused(folder, "holds something else than names and tensors")
+    assert_refused(folder, "holds something else than names and tensors")
     save({**tensors, "transformer.wpe.weight": tensors["transformer.wpe.weight"].to_sparse()})
-    refused(folder, "something else than")
+    assert_refused(folder, "something else than")
     save(tensors)
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
-    refused(folder, r"pytorch_model\.bin cannot be read .* is incomplete or damaged")
+    assert_refused(folder, r"pytorch_model\.bin cannot be read .* is incomplete or damaged")
     file.write_bytes(content)
     import_model(str(folder), str(tmp_path / "out"))
 
 
 def test_options(copy):
     folder = copy("gpt2")
-    refused(folder, r"--max-target-positions 96 is not in 1 to 95", max_target_positions=96)
-    refused(folder, r"--max-target-positions 0 is not", max_target_positions=0)
-    refused(folder, r"\d\d+ \+ \d+ tokens, and the model has 72 positions", prompt_prefix="a b c d e " * 40)
+    assert_refused(folder, r"--max-target-positions 96 is not in 1 to 95", max_target_positions=96)
+    assert_refused(folder, r"--max-target-positions 0 is not", max_target_positions=0)
+    assert_refused(folder, r"\d\d+ \+ \d+ tokens, and the model has 72 positions", prompt_prefix="a b c d e " * 40)
     for name, value in (("prompt_prefix", "x"), ("prompt_suffix", ""), ("max_target_positions", 9)):
         flag = f"--{name.replace('_', '-')}"
-        refused(
+        assert_refused(
             copy("t5") if name == "prompt_prefix" else folder.parent / "t5",
             f"{flag} is for decoder-only",
             **{name: value},
@@ -250,14 +254,14 @@ def test_out(copy, tmp_path):
 def test_packages_that_are_not_installed(package, copy, monkeypatch):
     folder = copy("gpt2")
     monkeypatch.setitem(sys.modules, package, None)
-    refused(folder, rf"needs the package {package} .*: pip install '\.\[hugging-face\]'")
+    assert_refused(folder, rf"needs the package {package} .*: pip install '\.\[hugging-face\]'")
 
 
 def test_gguf_is_not_installed(tmp_path, monkeypatch):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
     monkeypatch.setitem(sys.modules, "gguf", None)
-    refused(path, r"model\.gguf needs the package gguf")
+    assert_refused(path, r"model\.gguf needs the package gguf")
 
 
 def test_the_commands_say_it_in_a_line(copy, tmp_path):
