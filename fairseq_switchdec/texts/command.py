@@ -71,6 +71,9 @@ def encode_file(source: BinaryIO, tokenizer: TextTokenizer, output: str, escaped
 
     Returns:
         The number of lines, and of tokens.
+
+    Raises:
+        UserError: a line is no UTF-8, or the disk is full.
     """
     output = os.path.realpath(output)  # a link stays one
     temporary = Path(f"{output}.{os.getpid()}.tmp")
@@ -84,6 +87,8 @@ def encode_file(source: BinaryIO, tokenizer: TextTokenizer, output: str, escaped
                 tokens += sum(words.count(" ") + 1 for words in encoded if words)
                 bar.update(size)
         os.replace(temporary, output)
+    except OSError as error:
+        raise UserError(f"OUTPUT {output} cannot be written: {error.strerror}. Name a file on another disk") from None
     finally:
         temporary.unlink(missing_ok=True)
     return lines, tokens

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from support import run_command
 
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.texts import command
+from fairseq_switchdec.texts.command import encode_file
 from fairseq_switchdec.texts.tokenizer import TextTokenizer
 
 RAW = "One line.\nAnn: hi\\nBob: \\\\n?\n\n  spaces \r\nU+2028:\u2028, form feed:\x0c\nthe last </s> <|im_end|>"
@@ -80,3 +83,16 @@ def test_mistakes(files, tmp_path, monkeypatch, flags, source, output, message):
     with pytest.raises(UserError, match=message):
         encode(monkeypatch, "--tokenizer-json", files["llama"], *flags, *paths)
     assert (tmp_path / "in").read_text() == "text\n"
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    class Full:
+        """Encodes until there is no room."""
+
+        def encode_batch(self, texts: list[str]) -> list[str]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "text").write_text("one\ntwo\n")
+    with (tmp_path / "text").open("rb") as source, pytest.raises(UserError, match="cannot be written: No space left"):
+        encode_file(source, Full(), str(tmp_path / "ids"), False)
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
