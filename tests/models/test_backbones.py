@@ -302,7 +302,7 @@ def test_short_prompts(source: list[int]) -> None:
 def test_a_suffix_without_room_is_refused() -> None:
     with pytest.raises(UserError, match="--prompt-suffix: of the model's 128 positions.*has no room"):
         make_pair("gpt2", suffix=(7,) * 70)
-    with pytest.raises(UserError, match="--prompt-suffix: not all of its symbols are in the dictionary"):
+    with pytest.raises(UserError, match="--prompt-suffix: 777 is not in the dictionary"):
         make_pair("gpt2", suffix=(777,))
 
 

@@ -72,7 +72,8 @@ def test_texts_and_scores_are_those_of_transformers(ours: Any, theirs: tuple[Any
     greedy = [ours.generate(source, beam=1, **options)[0]["tokens"] for source in encoded]
     beams = [ours.generate(source, beam=4, **options) for source in encoded]
     for text, first, hypotheses in zip(texts, greedy, beams):
-        prompt = tokenizer(text + SUFFIX, add_special_tokens=False)["input_ids"]
+        # Article and suffix are tokenized apart: a space at the article's end would go into one token with the suffix.
+        prompt = [token for part in (text, SUFFIX) for token in tokenizer(part, add_special_tokens=False)["input_ids"]]
         with torch.no_grad():
             reference = model.generate(
                 torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=40, do_sample=False

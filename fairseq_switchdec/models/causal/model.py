@@ -12,7 +12,7 @@ from fairseq.models import FairseqEncoderDecoderModel, register_model, register_
 from torch import nn
 
 from ...blocks import LayerConfig, RMSNorm, Rotary, SwitchableCausalLayer, activation, pre_norm
-from ...config import build_space
+from ...config import build_space, flag
 from ...cost import Geometry
 from ...errors import UserError
 from ...policy import SwitchPolicy
@@ -197,10 +197,11 @@ def prompt_format(args: Any, dictionary: Any, absent: list[int]) -> PromptFormat
     if args.max_target_positions >= args.max_positions:
         args.max_target_positions = min(256, args.max_positions // 4)
         logger.info("of %d positions, targets get %d", args.max_positions, args.max_target_positions)
+    for name in ("prompt_prefix", "prompt_suffix"):
+        unknown = [symbol for symbol in getattr(args, name).split() if symbol not in dictionary.indices]
+        if unknown:
+            raise UserError(f"{flag(name)}: {unknown[0]} is not in the dictionary: give words of dict.txt")
     prefix, suffix = symbols(dictionary, args.prompt_prefix), symbols(dictionary, args.prompt_suffix)
-    for name, part in (("--prompt-prefix", prefix), ("--prompt-suffix", suffix)):
-        if dictionary.unk() in part:
-            raise UserError(f"{name}: not all of its symbols are in the dictionary: give ids of the model's dict.txt")
     room = args.max_positions - args.max_target_positions - len(prefix) - len(suffix)
     if room < 1:
         raise UserError(
