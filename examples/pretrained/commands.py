@@ -16,7 +16,7 @@ USER_DIR = [*PLUGIN, "switchable_task"]
 class Settings:
     """What distinguishes one run from another; the defaults take less than an hour on two cores."""
 
-    updates: int = 150
+    updates: int = 100
     batch_size: int = 8
     lr: float = 1e-4
     policy_lr: float = 2e-3
