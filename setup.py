@@ -59,21 +59,17 @@ setup(
     ],
     extras_require={
         "quickstart": ["tokenizers"],  # trains the quickstart's byte-level BPE
-        # The benchmark's peers and its plot. None of them asks for another torch or numpy than fairseq runs with.
-        "benchmark": ["transformers>=4.40,<6", "ctranslate2>=4.4,<5", "matplotlib>=3.5"],
+        # The benchmark's peers and its plot; transformers reads GGUF files with gguf and accelerate. None of them asks for
+        # another torch or numpy than fairseq runs with. llama-cpp-python, which pip compiles, is left to the user.
+        "benchmark": ["transformers>=4.40,<6", "ctranslate2>=4.4,<5", "gguf>=0.16", "accelerate", "matplotlib>=3.5"],
         # Models of Hugging Face's formats. safetensors 0.4 shows shapes without reading; tokenizers 0.20 reads merges
         # written as pairs, as newer files have them; gguf 0.16 gives a file's values as Python's (its lists of tokens).
         "hugging-face": ["safetensors>=0.4", "tokenizers>=0.20", "gguf>=0.16"],
         "glue": ["scikit-learn", "scipy"],  # F1, Matthews', Pearson's and Spearman's correlation as GLUE computes them
         "test": [
             *("pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn", "scipy"),
-            # What imported models are compared with, to the bit: one release of it.
-            *(
-                "transformers==4.57.*",
-                "accelerate",
-                "safetensors>=0.4",
-                "gguf>=0.16",
-            ),  # accelerate: it reads GGUF with that
+            # What imported models are compared with: one release of it, and what it reads GGUF files with.
+            *("transformers==4.57.*", "accelerate", "safetensors>=0.4", "gguf>=0.16"),
         ],
     },
 )

@@ -1,7 +1,9 @@
-"""Times one BART, of random weights, in several systems: stock fairseq, ours, Hugging Face's transformers, CTranslate2.
+"""Times one model in several systems: a BART of random weights in stock fairseq, ours, Hugging Face's transformers and
+CTranslate2; SmolLM2, a LLaMA, in transformers, ours and llama.cpp.
 
-    python -m examples.benchmark                generation (`generation`)
-    python -m examples.benchmark --training     training steps (`training`)
+    python -m examples.benchmark                         generation (`generation`)
+    python -m examples.benchmark --backbone smollm2      the same of SmolLM2
+    python -m examples.benchmark --training              training steps (`training`)
 
 The systems take turns, and each has a process of its own (`processes`, `worker`).
 """

@@ -13,45 +13,47 @@ from typing import Any
 
 from . import check, plot, report
 from .decisions import KEEP_ALL, in_turn, read
-from .options import REFERENCE, Options
+from .options import Options
 from .processes import Workers, prepare, scratch
 from .report import Case
-from .setup import GEOMETRIES, Lane
+from .setup import Lane
 
 
 def start(options: Options, workers: Workers, folder: str) -> None:
     """Make the weights and start every lane's worker, one after the other: loading takes more memory than running."""
-    converts = any(lane.system.startswith("ct2") for lane in options.lanes())
-    say(f"making the weights of BART-{options.geometry}")
-    prepare(options.setup(Lane("ct2" if converts else "stock", "fp32"), folder), workers.logs / "weights.log")
+    say(f"making the weights of {options.backbone}, {options.shape.layers} layers of {options.shape.dim} dimensions")
+    systems = ",".join(dict.fromkeys(lane.system for lane in options.lanes()))
+    prepare(options.setup(Lane(systems, "fp32"), folder), workers.logs / "weights.log")
     for lane in options.lanes():
         say(f"loading {lane}")
         workers.start(lane, options.setup(lane, folder))
-    if REFERENCE not in workers.running:
-        raise SystemExit("stock fairseq, which all is compared with, could not be run")
+    if options.reference not in workers.running:
+        raise SystemExit(
+            f"{options.reference}, which all is compared with, could not be run: {workers.left_out[options.reference]}"
+        )
 
 
 def cases_of(options: Options) -> list[Case]:
     """Everything that is timed, in the order in which it is."""
-    layers = GEOMETRIES[options.geometry].layers
-    files = {name: read(name, layers) for name in options.decisions}
+    files = {name: read(name, options.shape.stacks) for name in options.decisions}
     return [
-        Case(batch, lane, name, entries)
+        Case(batch, beam, lane, name, entries)
         for batch in options.batch
+        for beam in options.beam
         for lane in options.lanes()
         for name, entries in files.items()
-        if lane.system == "ours" or entries is None
+        if (lane.system == "ours" or entries is None) and (lane.system != "llama.cpp" or (batch, beam) == (1, 1))
     ]
 
 
 def measure(options: Options, workers: Workers, cases: list[Case]) -> list[Case]:
     """Run every case once for its memory, then ``--repeats`` times in turn; those that came through."""
-    layers = GEOMETRIES[options.geometry].layers
     for repeat in range(options.repeats + 1):
         for case in cases:
-            entries = in_turn(case.entries, case.batch, layers) if case.lane.system == "ours" else None
-            request: dict[str, Any] = {"batch": case.batch, "decisions": entries, "memory": repeat == 0}
-            answer = workers.ask(case.lane, "generate", **request)
+            ours = case.lane.system == "ours"
+            entries = in_turn(case.entries, case.batch, options.shape.stacks) if ours else None
+            request: dict[str, Any] = {"batch": case.batch, "beam": case.beam, "decisions": entries}
+            answer = workers.ask(case.lane, "generate", **request, memory=repeat == 0)
             if answer is None:
                 continue
             if repeat == 0:
@@ -72,15 +74,17 @@ def bookkeeping(options: Options, workers: Workers, rows: list[dict[str, Any]]) 
         if row["decisions"] != KEEP_ALL:
             continue
         lane = Lane("ours", row["precision"])
-        answers = [workers.ask(lane, "bookkeeping", batch=row["batch"]) for _ in range(min(options.repeats, 3))]
+        request = {name: row[name] for name in ("batch", "beam")}
+        answers = [workers.ask(lane, "bookkeeping", **request) for _ in range(min(options.repeats, 3))]
         runs = [(sum(answer["parts"].values()), answer["parts"]) for answer in answers if answer is not None]
         runs.sort(key=lambda run: run[0])
         if runs:
             seconds, parts = runs[len(runs) // 2]
             share = seconds / row["total_seconds"]["median"]
-            where = {"batch": row["batch"], "precision": row["precision"]}
+            where = {**request, "precision": row["precision"]}
             results.append({**where, "seconds": seconds, "share": share, "parts": parts})
-            say(f"policy and bookkeeping, batch {row['batch']}, {row['precision']}: {seconds:.4f} s, {share:.2%}")
+            case = ", ".join(f"{name} {value}" for name, value in where.items())
+            say(f"policy and bookkeeping, {case}: {seconds:.4f} s, {share:.2%}")
     return results
 
 
@@ -100,16 +104,17 @@ def run(options: Options) -> None:
         "bookkeeping": shares,
         "left_out": {str(lane): why for lane, why in workers.left_out.items()},
     }
-    lines = [report.table(rows), ""]
+    lines = [report.table(rows, options), ""]
     lines += [check.line(result) for result in checks]
     lines += [
-        f"Policy and bookkeeping, batch {entry['batch']}, {entry['precision']}: {entry['share']:.2%} of keep-all."
+        f"Policy and bookkeeping, batch {entry['batch']}, beam {entry['beam']}, {entry['precision']}: "
+        f"{entry['share']:.2%} of keep-all."
         for entry in shares
     ]
     lines += [f"Left out: {lane}: {why}." for lane, why in content["left_out"].items()]
     markdown = "\n".join(lines) + "\n"
     report.write(options.out, "results", content, markdown)
-    drawn = plot.draw(options.out / "results.svg", rows)
+    drawn = plot.draw(options.out / "results.svg", rows, options.reference, options.kind.source)
     print(f"\n{markdown}\nwrote results.json, results.md{' and results.svg' if drawn else ''} in {options.out}")
 
 

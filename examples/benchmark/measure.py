@@ -19,6 +19,16 @@ class Stopwatch:
         self.device = device
         self.marks: dict[str, Any] = {}
 
+    def begin(self) -> None:
+        """Forget all marks, and set the first one, ``begin``."""
+        self.marks.clear()
+        self.mark("begin")
+
+    def mark_once(self, name: str) -> None:
+        """`mark`, unless it is set: of what is called in every step, the first time."""
+        if name not in self.marks:
+            self.mark(name)
+
     def mark(self, name: str) -> None:
         """This moment, of the work queued so far."""
         if self.device == "cuda":

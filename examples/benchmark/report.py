@@ -22,15 +22,15 @@ from fairseq_switchdec.files import write_text
 
 from ..common.repository import commit
 from .decisions import KEEP_ALL, in_turn
-from .options import REFERENCE, Options
-from .setup import GEOMETRIES, TITLES, Lane, Shape
+from .options import Options
+from .setup import TITLES, Lane, Shape
 
-LIBRARIES = ("torch", "fairseq", "fairseq_switchdec", "transformers", "ctranslate2", "numpy")
+LIBRARIES = ("torch", "fairseq", "fairseq_switchdec", "transformers", "ctranslate2", "llama_cpp_python", "numpy")
 
 
 @dataclass
 class Case:
-    """One lane at one batch size, ours under one choice of decisions; its runs, in seconds.
+    """One lane at one batch and beam size, ours under one choice of decisions; its runs, in seconds.
 
     Attributes:
         decisions: ``keep-all`` or a file's name.
@@ -39,6 +39,7 @@ class Case:
     """
 
     batch: int
+    beam: int
     lane: Lane
     decisions: str = KEEP_ALL
     entries: list[dict[str, Any]] | None = None
@@ -47,18 +48,36 @@ class Case:
     peak: int | None = None
 
     def __str__(self) -> str:
-        return f"batch {self.batch}, {self.lane}" + (f", {self.decisions}" if self.lane.system == "ours" else "")
+        return f"batch {self.batch}, beam {self.beam}, {self.lane}" + (
+            f", {self.decisions}" if self.lane.system == "ours" else ""
+        )
 
 
-def flops_share(shape: Shape, entries: list[dict[str, Any]] | None, batch: int, options: Options) -> float:
-    """FLOPs of a batch on its inputs' paths over those of the keep-all paths, in (0, 1] (`fairseq_switchdec.cost`)."""
-    space = DecisionSpace(shape.layers, shape.layers)
-    decisions = space.from_json(in_turn(entries, batch, shape.layers))
-    layers, dim, ffn = (shape.layers,) * 2, (shape.dim,) * 2, (shape.ffn_dim,) * 2
-    geometry = Geometry(*layers, *dim, *ffn, vocabulary=shape.vocabulary)
-    source = torch.full((batch,), options.src_len)
-    lengths = Lengths(source, source - 2, torch.full((batch,), options.out_len + 1), options.beam)
-    return float(cost(geometry, decisions, lengths).mean())  # all inputs have the same lengths
+def geometry_of(shape: Shape, vocabulary: int) -> Geometry:
+    """What a model's FLOPs depend on."""
+    stacks, ffn = shape.stacks, shape.ffn_dim
+    if shape.key_value_heads is None:
+        return Geometry(*stacks, shape.dim, shape.dim, ffn, ffn, vocabulary)
+    keys = shape.key_value_heads * shape.dim // shape.heads
+    return Geometry(*stacks, shape.dim, shape.dim, ffn, 0, vocabulary, key_dim=keys, ffn_products=3)
+
+
+def flops_share(case: Case, options: Options, outside_output: bool = False) -> float:
+    """FLOPs of a batch on its inputs' paths over those of the keep-all paths, in (0, 1] (`fairseq_switchdec.cost`).
+
+    Args:
+        outside_output: without the output projection's, which nothing skips.
+    """
+    shape, batch = options.shape, case.batch
+    decisions = DecisionSpace(*shape.stacks).from_json(in_turn(case.entries, batch, shape.stacks))
+    source, target = (torch.full((batch,), length) for length in (options.src_len, options.out_len + 1))
+    if shape.decoder_only:  # the last token is the first one's that are written
+        source, content = source - 1, source - 2
+    else:
+        content = source - 2
+    geometry = geometry_of(shape, 0 if outside_output else shape.vocabulary)
+    shares = cost(geometry, decisions, Lengths(source, content, target, case.beam))
+    return float(shares.mean())  # all inputs have the same lengths
 
 
 def skip_efficiency(seconds: float, keep_all_seconds: float, share: float) -> float | None:
@@ -73,48 +92,53 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def summarize(cases: Sequence[Case], options: Options) -> list[dict[str, Any]]:
     """What is reported of every case."""
-    median = {(case.batch, case.lane, case.decisions): statistics.median(case.total) for case in cases}
-    shape = GEOMETRIES[options.geometry]
+    median = {(case.batch, case.beam, case.lane, case.decisions): statistics.median(case.total) for case in cases}
     rows = []
     for case in cases:
-        seconds = median[case.batch, case.lane, case.decisions]
+        seconds = median[case.batch, case.beam, case.lane, case.decisions]
         steps = [(t - e) / (options.out_len + 1) for t, e in zip(case.total, case.encoder)]
         row = {
             "batch": case.batch,
+            "beam": case.beam,
             "system": case.lane.system,
             "precision": case.lane.precision,
             "decisions": case.decisions if case.lane.system == "ours" else None,
             "encoder_seconds": spread(case.encoder),
             "step_seconds": spread(steps),
             "total_seconds": spread(case.total),
-            "ratio_to_stock": seconds / median[case.batch, REFERENCE, KEEP_ALL],
+            "ratio_to_reference": seconds / median[case.batch, case.beam, options.reference, KEEP_ALL],
             "peak_bytes": case.peak,
             "flops_share": None,
+            "flops_share_outside_output": None,
             "skip_efficiency": None,
             "runs": {"encoder": case.encoder, "total": case.total},
         }
         if case.lane.system == "ours":
-            row["flops_share"] = share = flops_share(shape, case.entries, case.batch, options)
-            row["skip_efficiency"] = skip_efficiency(seconds, median[case.batch, case.lane, KEEP_ALL], share)
+            row["flops_share"] = share = flops_share(case, options)
+            row["flops_share_outside_output"] = flops_share(case, options, outside_output=True)
+            row["skip_efficiency"] = skip_efficiency(seconds, median[case.batch, case.beam, case.lane, KEEP_ALL], share)
         rows.append(row)
     return rows
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]], options: Options) -> str:
     """The cases in Markdown."""
+    source, reference = options.kind.source, options.reference
     lines = [
-        "| batch | system | encoder s | step ms | total s (range) | / stock fp32 | peak MiB | FLOPs | efficiency |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| batch | beam | system | {source} s | step ms | total s (range) | / {reference} | peak MiB | FLOPs "
+        "| efficiency |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         total = row["total_seconds"]
         cells = [
             row["batch"],
+            row["beam"],
             title(row),
             f"{row['encoder_seconds']['median']:.3f}",
             f"{row['step_seconds']['median'] * 1000:.2f}",
             f"{total['median']:.3f} ({total['min']:.3f} to {total['max']:.3f})",
-            f"{row['ratio_to_stock']:.3f}",
+            f"{row['ratio_to_reference']:.3f}",
             "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}",
             "" if row["flops_share"] is None else f"{row['flops_share']:.1%}",
             "" if row["skip_efficiency"] is None else f"{row['skip_efficiency']:.2f}",

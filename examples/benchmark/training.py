@@ -30,7 +30,7 @@ def run(options: Options) -> None:
     lanes = {system: Lane(system, options.precision[0]) for system, _ in VARIANTS.values()}
     surroundings = report.surroundings(options)  # now: the checkout may change during the run
     with scratch(options.out) as folder, Workers(options.out / "logs") as workers:
-        print(f"making the weights of BART-{options.geometry}", flush=True)
+        print(f"making the weights of a BART of {options.shape.layers} + {options.shape.layers} layers", flush=True)
         prepare(options.setup(Lane("stock", "fp32"), folder), workers.logs / "weights.log")
         for lane in lanes.values():
             print(f"loading {lane}", flush=True)

@@ -1,6 +1,9 @@
-"""One set of random weights for all systems, as a plain BART checkpoint and as CTranslate2's own files.
+"""One set of weights for all systems: a BART's are random, a plain checkpoint and CTranslate2's own files; a language
+model's are those of a GGUF file, which is imported for ours and, for llama.cpp, also stored in 8 bits.
 
     python -m examples.benchmark.weights SETUP      (SETUP: `setup.Setup` as JSON; `processes.prepare` calls this)
+
+SETUP's system is a list of those that are to run, joined by commas.
 
 A process of its own, so that no worker's memory has held two models.
 """
@@ -11,6 +14,7 @@ import importlib.util
 import math
 import shutil
 import sys
+import tempfile
 import traceback
 from argparse import Namespace
 from pathlib import Path
@@ -22,8 +26,12 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from torch import Tensor
 
+from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.models.bart.plain import DUPLICATES
+from fairseq_switchdec.models.hugging_face.gguf_file import GgufFile
+from fairseq_switchdec.models.hugging_face.importer import Options, import_model
 
+from ..pretrained import download
 from .setup import POSITIONS, SPECIALS, Setup, Shape
 
 #: Standard deviation of a matrix's outputs, and of the logits. BART's initial 0.02 gives attention that looks
@@ -88,16 +96,65 @@ def convert(setup: Setup, weights: dict[str, Tensor]) -> None:
     checkpoint.unlink()
 
 
+def read_shape(gguf: Path) -> Shape:
+    """The sizes of a LLaMA.
+
+    Raises:
+        UserError: the file is not there, or of another architecture.
+    """
+    if not gguf.is_file():
+        raise UserError(f"--gguf {gguf} is no file")
+    config = GgufFile(gguf).config()
+    if config["model_type"] != "llama":
+        raise UserError(f"--gguf {gguf} is a {config['model_type']}, the benchmark is LLaMA's")
+    return Shape(
+        layers=config["num_hidden_layers"],
+        dim=config["hidden_size"],
+        ffn_dim=config["intermediate_size"],
+        heads=config["num_attention_heads"],
+        vocabulary=config["vocab_size"],
+        key_value_heads=config["num_key_value_heads"],
+    )
+
+
+def make_language_model(setup: Setup, systems: list[str]) -> None:
+    """Imports the GGUF file, after it is downloaded if it is not there."""
+    gguf = Path(str(setup.gguf))
+    if not gguf.exists():
+        gguf.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=gguf.parent) as folder:
+            download.extract(download.fetch(Path(folder)), gguf)
+    print(import_model(str(gguf), str(setup.imported), Options(prompt_prefix="", prompt_suffix="")))
+    if "llama.cpp" in systems and importlib.util.find_spec("llama_cpp") is not None:
+        requantize(gguf, setup.requantized)
+
+
+def requantize(gguf: Path, out: Path) -> None:
+    """Store every matrix in 8 bits, as llama.cpp does it."""
+    import llama_cpp
+
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype, parameters.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, True
+    if llama_cpp.llama_model_quantize(str(gguf).encode(), str(out).encode(), parameters):
+        print(f"llama.cpp could not store {gguf} in 8 bits")  # its worker will be left out
+
+
 def main() -> None:
-    """Makes the files; CTranslate2's where it is asked for and installed."""
+    """Makes the files; other libraries' where they are asked for and installed."""
     setup = Setup.from_json(sys.argv[1])
+    systems = setup.system.split(",")
+    make_language_model(setup, systems) if setup.gguf else make_bart(setup, systems)
+
+
+def make_bart(setup: Setup, systems: list[str]) -> None:
+    """Random weights, and CTranslate2's form of them."""
     weights = build(setup, "bart_large").state_dict()
     weights = {name: weight for name, weight in weights.items() if not DUPLICATES.search(name)}
     randomize(weights, setup.seed)
     torch.save(weights, setup.weights)
     for side in ("source", "target"):
         dictionary(setup.shape.vocabulary).save(str(Path(setup.folder) / f"dict.{side}.txt"))
-    if setup.system == "ct2" and importlib.util.find_spec("ctranslate2") is not None:
+    if any(system.startswith("ct2") for system in systems) and importlib.util.find_spec("ctranslate2") is not None:
         try:
             convert(setup, weights)
         except Exception:  # its workers will be left out

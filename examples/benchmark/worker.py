@@ -40,22 +40,24 @@ class Generation:
         np.save(path, self.system.check(*check_case(self.setup)))
         return {"file": str(path)}
 
-    def generate(self, batch: int, decisions: list[Any] | None = None, memory: bool = False) -> dict[str, Any]:
+    def generate(
+        self, batch: int, beam: int, decisions: list[Any] | None = None, memory: bool = False
+    ) -> dict[str, Any]:
         """Time one generation, or measure its memory: seconds are then not to be used, since memory is fetched anew."""
         source = sources(self.setup, batch)
         if memory:
             reset_peak(self.setup.device)
-        timing = self.system.generate(source, decisions)
+        timing = self.system.generate(source, beam, decisions)
         if memory:
             return {"peak": peak_bytes(self.setup.device)}
         return {"encoder": timing.encoder, "total": timing.total}
 
-    def bookkeeping(self, batch: int) -> dict[str, Any]:
+    def bookkeeping(self, batch: int, beam: int) -> dict[str, Any]:
         """Time what deciding costs in one generation on the policy's own decisions."""
         from . import bookkeeping
 
         with bookkeeping.measured() as parts:
-            timing = self.system.generate(sources(self.setup, batch), None)
+            timing = self.system.generate(sources(self.setup, batch), beam, None)
         return {"parts": parts, "total": timing.total}
 
 

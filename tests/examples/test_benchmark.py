@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gguf_files import write_gguf
+from hugging_face.support import tiny_folder
 from support import REPO
 
-from examples.benchmark import bookkeeping, check, decisions, processes, report, training, training_worker
+from examples.benchmark import bookkeeping, check, decisions, generation, processes, report, training, training_worker
 from examples.benchmark import setup as orders
 from examples.benchmark.__main__ import main
 from examples.benchmark.options import parse
+from examples.benchmark.report import Case
+from examples.benchmark.setup import Lane
 from examples.benchmark.systems.interface import load
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.errors import UserError
@@ -27,7 +31,7 @@ SMALL = "--geometry tiny --src-len 24 --out-len 3 --beam 2 --threads 1 --device 
 
 def setup_in(folder: Path, system: str = "stock") -> Any:
     options = parse([*SMALL, "--batch", "2", "--out", str(folder)])
-    return options.setup(orders.Lane(system, "fp32"), str(folder))
+    return options.setup(Lane(system, "fp32"), str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_paper_decisions_are_those_of_table_10() -> None:
-    (entry,) = decisions.read("paper_cnndm.json", 12)
+    (entry,) = decisions.read("paper_cnndm.json", (12, 12))
     assert entry == decisions.paper_cnndm()
     skipped = {name: [i for i, keep in enumerate(entry[f"{name}_keep"]) if not keep] for name in ("attention", "ffn")}
     # Encoder layer 7 and decoder layer 7; encoder layer 9 and decoder layers 6 and 9, counted from 1.
@@ -54,7 +58,7 @@ def test_paper_decisions_are_those_of_table_10() -> None:
 
 
 def test_mixed_decisions_all_differ() -> None:
-    entries = decisions.read("mixed.json", 12)
+    entries = decisions.read("mixed.json", (12, 12))
     assert entries == decisions.mixed()
     assert len({json.dumps(entry) for entry in entries}) == 8
     assert {entry["token_strategy"] for entry in entries} == set(range(7))
@@ -65,13 +69,13 @@ def test_mixed_decisions_all_differ() -> None:
 
 
 def test_decisions_for_fewer_layers() -> None:
-    (entry,) = decisions.read("paper_cnndm.json", 6)  # layers 1, 3, 5, 7, 9, 11 of both
+    (entry,) = decisions.read("paper_cnndm.json", (6, 6))  # layers 1, 3, 5, 7, 9, 11 of both
     assert [i for i, keep in enumerate(entry["attention_keep"]) if not keep] == [3, 6 + 3]
     assert [i for i, keep in enumerate(entry["ffn_keep"]) if not keep] == [4, 6 + 4]
-    entries = decisions.read("mixed.json", 6)
-    assert decisions.in_turn(entries, 10, 6)[8:] == entries[:2]
+    entries = decisions.read("mixed.json", (6, 6))
+    assert decisions.in_turn(entries, 10, (6, 6))[8:] == entries[:2]
     with pytest.raises(UserError, match="must be a list of 10 booleans.*5 [+] 5 layers"):
-        decisions.read("paper_cnndm.json", 5)
+        decisions.read("paper_cnndm.json", (5, 5))
 
 
 # --- options ---
@@ -90,6 +94,9 @@ def test_decisions_for_fewer_layers() -> None:
         ("--training --precision int8", "--precision int8 is not for --training on --device cpu, which has fp32"),
         ("--training --precision fp32 fp32", "--training takes one --precision"),
         ("--geometry huge", "--geometry huge is unknown"),
+        ("--backbone t5", "--backbone t5 is unknown; choose from bart, smollm2"),
+        ("--gguf setup.py", "--gguf is for --backbone smollm2"),
+        ("--backbone smollm2", "--geometry is for --backbone bart"),
         ("--device tpu", "--device tpu is unknown"),
         ("--decisions no.json", "--decisions no.json: neither keep-all nor a readable file"),
         ("--decisions run.sh", "--decisions run.sh: not JSON"),
@@ -116,7 +123,10 @@ def test_lanes() -> None:
 def test_flops_share_by_hand() -> None:
     """2 + 2 layers of 2 dimensions, feed-forward of 3, 5 words; 12 source tokens of which 3 are dropped; 2 steps."""
     shape = orders.Shape(layers=2, dim=2, ffn_dim=3, heads=1, vocabulary=5)
-    options = SimpleNamespace(src_len=12, out_len=1, beam=1)
+    options = SimpleNamespace(src_len=12, out_len=1, shape=shape)
+
+    def share(*entries: Any, batch: int = 1) -> float:
+        return report.flops_share(Case(batch, 1, Lane("ours", "fp32"), entries=list(entries) or None), options)
 
     def encoder_layer(tokens: int, ffn: bool = True) -> int:
         return tokens * 4 * 2 * 2 + 2 * tokens * tokens * 2 + ffn * tokens * 2 * 2 * 3
@@ -129,10 +139,13 @@ def test_flops_share_by_hand() -> None:
     keep = {"attention_keep": [1, 1, 0, 1], "ffn_keep": [1, 0, 1, 1], "token_strategy": 3}  # 30 % of 10 tokens
     path = encoder_layer(12) + encoder_layer(9, ffn=False) + decoder(9, 1, 2)
     full = 2 * encoder_layer(12) + decoder(12, 2, 2)
-    assert report.flops_share(shape, [keep], 1, options) == pytest.approx(path / full, rel=1e-12)
+    assert share(keep) == pytest.approx(path / full, rel=1e-12)
     everything = {"attention_keep": [1] * 4, "ffn_keep": [1] * 4, "token_strategy": 0}
-    assert report.flops_share(shape, [keep, everything], 2, options) == pytest.approx((path / full + 1) / 2)
-    assert report.flops_share(shape, None, 2, options) == 1
+    assert share(keep, everything, batch=2) == pytest.approx((path / full + 1) / 2)
+    assert share(batch=2) == 1
+    output = 2 * 2 * 5  # the output projection
+    outside = report.flops_share(Case(1, 1, Lane("ours", "fp32"), entries=[keep]), options, outside_output=True)
+    assert outside == pytest.approx((path - output) / (full - output), rel=1e-12)
 
 
 def test_skip_efficiency_by_hand() -> None:
@@ -142,22 +155,22 @@ def test_skip_efficiency_by_hand() -> None:
 
 def test_summary_by_hand() -> None:
     options = parse([*SMALL, "--batch", "1"])  # 3 words: 4 steps
-    Case, Lane = report.Case, orders.Lane
-    stock = Case(1, Lane("stock", "fp32"), encoder=[2.0, 1.0, 3.0], total=[10.0, 9.0, 14.0])
-    ours = Case(1, Lane("ours", "fp32"), encoder=[1.0] * 3, total=[5.0, 4.0, 8.0])
-    entries = decisions.read("paper_cnndm.json", 2)
-    paper = Case(1, Lane("ours", "fp32"), "paper_cnndm.json", entries, encoder=[1.0] * 3, total=[4.0, 4.5, 3.0], peak=7)
+    stock = Case(1, 2, Lane("stock", "fp32"), encoder=[2.0, 1.0, 3.0], total=[10.0, 9.0, 14.0])
+    ours = Case(1, 2, Lane("ours", "fp32"), encoder=[1.0] * 3, total=[5.0, 4.0, 8.0])
+    entries = decisions.read("paper_cnndm.json", (2, 2))
+    paper = Case(
+        1, 2, Lane("ours", "fp32"), "paper_cnndm.json", entries, encoder=[1.0] * 3, total=[4.0, 4.5, 3.0], peak=7
+    )
     rows = report.summarize([stock, ours, paper], options)
     assert rows[0]["step_seconds"] == {"median": 2.0, "min": 2.0, "max": 2.75}
     assert rows[0]["total_seconds"] == {"median": 10.0, "min": 9.0, "max": 14.0}
-    assert [row["ratio_to_stock"] for row in rows] == [1.0, 0.5, 0.4]
-    share = report.flops_share(orders.GEOMETRIES["tiny"], entries, 1, options)
+    assert [row["ratio_to_reference"] for row in rows] == [1.0, 0.5, 0.4]
+    share = report.flops_share(paper, options)
     assert rows[2]["flops_share"] == share < 1
     assert rows[2]["skip_efficiency"] == pytest.approx((1 - 4 / 5) / (1 - share))
     assert rows[1]["skip_efficiency"] is None and rows[0]["flops_share"] is None
-    assert "| 1 | switchable fp32, paper_cnndm | 1.000 | 750.00 | 4.000 (3.000 to 4.500) | 0.400 |" in report.table(
-        rows
-    )
+    line = "| 1 | 2 | switchable fp32, paper_cnndm | 1.000 | 750.00 | 4.000 (3.000 to 4.500) | 0.400 |"
+    assert line in report.table(rows, options)
 
 
 # --- the check ---
@@ -185,7 +198,7 @@ class InProcess:
 
 
 def test_check_catches_a_wrong_weight(weights: Path, tmp_path: Path) -> None:
-    lanes = {name: orders.Lane(name, "fp32") for name in ("stock", "ours")}
+    lanes = {name: Lane(name, "fp32") for name in ("stock", "ours")}
     setups = {lane: setup_in(weights, name) for name, lane in lanes.items()}
     (result,) = check.run(InProcess(setups), setups)
     assert 0 < result["max_abs_difference"] < 1e-4 and result["compared"] == "logits"
@@ -198,7 +211,7 @@ def test_check_catches_a_wrong_weight(weights: Path, tmp_path: Path) -> None:
     )
     torch.save(state, tmp_path / "weights.pt")
     setups[lanes["ours"]] = setup_in(tmp_path, "ours")
-    with pytest.raises(SystemExit, match="ours fp32 does not compute what stock fairseq computes"):
+    with pytest.raises(SystemExit, match="ours fp32 does not compute what stock fp32 computes"):
         check.run(InProcess(setups), setups)
 
 
@@ -223,7 +236,7 @@ def test_bookkeeping_counts_outermost_calls_and_restores(monkeypatch: pytest.Mon
 
 
 def test_a_worker_that_fails_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lane = orders.Lane("stock", "fp32")
+    lane = Lane("stock", "fp32")
     with processes.Workers(tmp_path / "logs") as workers:
         assert not workers.start(lane, setup_in(tmp_path))  # no weights there
         assert workers.ask(lane, "check") is None and not workers.running
@@ -291,11 +304,52 @@ def test_generation_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert [(entry["batch"], entry["precision"]) for entry in results["bookkeeping"]] == [(1, "fp32"), (2, "fp32")]
     assert all(0 < entry["parts"]["policy"] < entry["seconds"] for entry in results["bookkeeping"])
     assert {"command", "commit", "hardware", "versions", "settings"} <= results.keys()
-    assert "| 2 | switchable fp32, mixed |" in (tmp_path / "results.md").read_text()
+    assert "| 2 | 2 | switchable fp32, mixed |" in (tmp_path / "results.md").read_text()
     drawn = importlib.util.find_spec("matplotlib") is not None
     assert (tmp_path / "results.svg").exists() == drawn
     assert not list(tmp_path.glob(".weights-*")) and not list(tmp_path.glob("*.partial"))
-    assert "run 2/2, batch 2, ours fp32, mixed.json: " in capsys.readouterr().out
+    assert "run 2/2, batch 2, beam 2, ours fp32, mixed.json: " in capsys.readouterr().out
+
+
+def test_language_model_benchmark(tmp_path: Path) -> None:
+    """A tiny LLaMA's file, which transformers and ours read each in its own way."""
+    pytest.importorskip("transformers")
+    sizes = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+    model = tiny_folder("llama_untied", tmp_path / "theirs", **sizes)
+    gguf, path = write_gguf(tmp_path / "tiny.gguf", model, tmp_path / "theirs"), tmp_path / "path.json"
+    layers = model.config.num_hidden_layers
+    kept = [True] + [False] * (layers - 1)
+    path.write_text(json.dumps({"attention_keep": kept, "ffn_keep": [True] * layers, "token_strategy": 2}))
+    flags = "--backbone smollm2 --src-len 24 --out-len 3 --beam 1 2 --batch 1 2 --precision fp32 --repeats 1".split()
+    flags += ["--threads", "1", "--device", "cpu", "--systems", "hf", "ours", "llama.cpp"]
+    main([*flags, "--gguf", str(gguf), "--decisions", str(path), "--out", str(tmp_path / "out")])
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    cases = {(row["batch"], row["beam"], row["system"], row["decisions"]): row for row in results["cases"]}
+    for batch in (1, 2):
+        for beam in (1, 2):
+            assert cases[batch, beam, "hf", None]["ratio_to_reference"] == 1
+            row = cases[batch, beam, "ours", str(path)]
+            assert 0 < row["flops_share_outside_output"] < row["flops_share"] < 1
+            assert 0 < row["encoder_seconds"]["median"] < row["total_seconds"]["median"]
+    (ours,) = [check for check in results["check"] if check["system"] == "ours"]
+    assert ours["max_abs_difference"] < 1e-4 and ours["with"] == "Hugging Face"
+    if importlib.util.find_spec("llama_cpp") is None:
+        assert "pip install llama-cpp-python" in results["left_out"]["llama.cpp file"]
+    assert "| 2 | 1 | switchable fp32, keep-all |" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_language_model_options(tmp_path: Path) -> None:
+    options = parse(["--backbone", "smollm2", "--device", "cpu", "--out", str(tmp_path)])
+    assert (options.batch, options.beam, options.src_len) == ((1, 8), (1, 4), 512)
+    (entry,) = decisions.read("without_30_percent.json", options.shape.stacks)
+    skipped = [name.count(False) for name in (entry["attention_keep"], entry["ffn_keep"])]
+    assert skipped == [9, 9] and len(entry["attention_keep"]) == 30
+    cases = generation.cases_of(options)
+    assert [(case.batch, case.beam) for case in cases if case.lane.system == "llama.cpp"] == [(1, 1)] * 2
+    with pytest.raises(UserError, match="--training is for --backbone bart"):
+        parse(["--backbone", "smollm2", "--training"])
+    with pytest.raises(UserError, match="--gguf .*no.gguf is no file"):
+        parse(["--backbone", "smollm2", "--gguf", str(tmp_path / "no.gguf")])
 
 
 def test_training_benchmark(tmp_path: Path) -> None:

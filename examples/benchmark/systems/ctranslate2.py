@@ -43,21 +43,21 @@ class CTranslate2:
         scored = self.translator.score_batch(words(source[:, :-1]), words(target), max_input_length=0)
         return np.array([result.log_probs[: target.shape[1]] for result in scored], dtype=np.float32)
 
-    def generate(self, source: np.ndarray, decisions: list[Any] | None) -> Timing:
+    def generate(self, source: np.ndarray, beam: int, decisions: list[Any] | None) -> Timing:
         """See `System`."""
         tokens = words(source[:, :-1])  # the converted model adds </s> to the source
-        one, _ = self.translate(tokens, 1)
-        total, lengths = self.translate(tokens, self.setup.steps)
+        one, _ = self.translate(tokens, beam, 1)
+        total, lengths = self.translate(tokens, beam, self.setup.steps)
         require_steps(self.setup, lengths)
         step = (total - one) / (self.setup.steps - 1)
         return Timing(min(max(one - step, 0.0), total), total)  # within bounds also where a run was disturbed
 
-    def translate(self, tokens: list[list[str]], length: int) -> tuple[float, list[int]]:
+    def translate(self, tokens: list[list[str]], beam: int, length: int) -> tuple[float, list[int]]:
         """Seconds, and how many words came out: its search stops at the length asked for, without ``</s>``."""
         start = time.perf_counter()
         results = self.translator.translate_batch(
             tokens,
-            beam_size=self.setup.beam,
+            beam_size=beam,
             min_decoding_length=length,
             max_decoding_length=length,
             max_input_length=0,

@@ -1,4 +1,4 @@
-"""Stock fairseq and ours."""
+"""Stock fairseq and ours, a BART or a LLaMA."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from fairseq.checkpoint_utils import load_model_ensemble_and_task
 from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
+
+from fairseq_switchdec.compat.user_dir import register_tasks_and_models
+from fairseq_switchdec.models.hugging_face.vocabulary import Vocabulary
 
 from .. import weights
 from ..measure import Stopwatch
@@ -34,19 +38,21 @@ class Fairseq:
 
     def __init__(self, setup: Setup):
         self.setup = setup
+        self.model, self.dictionary = self.load()
+        if setup.precision == "fp16":
+            self.model.half()
+        self.model.to(setup.device)
+        self.model.make_generation_fast_(beamable_mm_beam_size=None, need_attn=False)
+        if setup.system == "ours":
+            self.model.pack("fp32" if setup.precision == "fp16" else setup.precision)
+        self.watch = Stopwatch(setup.device)
+
+    def load(self) -> tuple[Any, Any]:
+        """The model, and its dictionary."""
+        setup = self.setup
         model = weights.build(setup, "switchable_bart" if setup.system == "ours" else "bart_large")
         model.load_state_dict(torch.load(setup.weights, weights_only=True))
-        if setup.precision == "fp16":
-            model.half()
-        model.to(setup.device)
-        model.make_generation_fast_(beamable_mm_beam_size=setup.beam, need_attn=False)
-        if setup.system == "ours":
-            model.pack("fp32" if setup.precision == "fp16" else setup.precision)
-        self.model = model
-        self.watch = Stopwatch(setup.device)
-        dictionary = weights.dictionary(setup.shape.vocabulary)
-        limits = {"beam_size": setup.beam, "min_len": setup.out_len, "max_len_b": setup.out_len}
-        self.generator = SequenceGenerator(TimedEnsemble(model, self.watch), dictionary, **limits)
+        return model, weights.dictionary(setup.shape.vocabulary)
 
     def inputs(self, source: np.ndarray, decisions: list[Any] | None) -> dict[str, Any]:
         """What the model's encoder gets."""
@@ -65,14 +71,40 @@ class Fairseq:
         self.model.set_beam_size(1)  # a stock decoder takes its rows for hypotheses once a generator is made
         with torch.no_grad():
             logits = self.model(**inputs, prev_output_tokens=previous)[0]
-        self.model.set_beam_size(self.setup.beam)
         return logits.float().cpu().numpy()
 
-    def generate(self, source: np.ndarray, decisions: list[Any] | None) -> Timing:
+    def generate(self, source: np.ndarray, beam: int, decisions: list[Any] | None) -> Timing:
         """See `System`."""
         inputs, watch = self.inputs(source, decisions), self.watch
-        watch.mark("begin")
-        hypotheses = self.generator.generate([self.model], {"net_input": inputs})
+        limits = {"beam_size": beam, "min_len": self.setup.out_len, "max_len_b": self.setup.out_len}
+        generator = SequenceGenerator(TimedEnsemble(self.model, watch), self.dictionary, **limits)
+        watch.begin()
+        hypotheses = generator.generate([self.model], {"net_input": inputs})
         watch.mark("end")
         require_steps(self.setup, [len(beam["tokens"]) for beams in hypotheses for beam in beams])
         return Timing(watch.seconds("encoder", "decoder"), watch.seconds("begin", "end"))
+
+
+class Llama(Fairseq):
+    """Ours, imported. The others' tokens are those of the GGUF file; here they have the numbers of the dictionary."""
+
+    def load(self) -> tuple[Any, Any]:
+        """See `Fairseq.load`."""
+        register_tasks_and_models()  # a checkpoint names its task
+        folder = self.setup.imported
+        (model,), _, task = load_model_ensemble_and_task([str(folder / "model.pt")], {"data": str(folder)})
+        dictionary, size = task.target_dictionary, self.setup.shape.vocabulary
+        vocabulary = Vocabulary.parse(size, model.args.special_ids)
+        self.numbers = torch.tensor([dictionary.index(vocabulary.symbol(token)) for token in range(size)])
+        return model, dictionary
+
+    def inputs(self, source: np.ndarray, decisions: list[Any] | None) -> dict[str, Any]:
+        """See `Fairseq.inputs`; ``</s>`` ends a source."""
+        numbered = self.numbers[torch.from_numpy(source)].numpy()
+        ended = np.concatenate([numbered, np.full_like(numbered[:, :1], self.dictionary.eos())], axis=1)
+        return super().inputs(ended, decisions)
+
+    def check(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """See `System`."""
+        logits = super().check(source, self.numbers[torch.from_numpy(target)].numpy())
+        return logits[..., self.numbers.numpy()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,20 +14,59 @@ from ..measure import Stopwatch
 from ..setup import BOS, EOS, PAD, POSITIONS, Setup
 from .interface import NotInstalled, Timing, require_steps, start_with_eos
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-class HuggingFace:
-    """``BartForConditionalGeneration``."""
+
+class HuggingFace(ABC):
+    """A model of transformers'."""
 
     def __init__(self, setup: Setup):
         # transformers imports torchaudio where it finds it, and the one that fairseq's requirements bring is often of
-        # another torch, so that importing it fails. BART needs none.
+        # another torch, so that importing it fails. These models need none.
         sys.modules["torchaudio"] = None  # type: ignore[assignment]
         try:
-            from transformers import BartConfig, BartForConditionalGeneration
+            import transformers
         except ImportError as error:
             raise NotInstalled(f"transformers cannot be imported ({error}): pip install .[benchmark]") from None
-        self.setup, shape = setup, setup.shape
-        config = BartConfig(
+        self.setup, self.watch = setup, Stopwatch(setup.device)
+        self.model = self.load(transformers).to(setup.device, DTYPES[setup.precision]).eval()
+
+    @abstractmethod
+    def load(self, transformers: Any) -> Any:
+        """The model, with the weights of all systems."""
+
+    @abstractmethod
+    def written(self, output: Any) -> list[int]:
+        """How many tokens were written for each input, of what ``generate`` returned."""
+
+    def generate(self, source: np.ndarray, beam: int, decisions: list[Any] | None) -> Timing:
+        """See `System`."""
+        tokens, watch = self.tensor(source), self.watch
+        watch.begin()
+        output = self.model.generate(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            num_beams=beam,
+            do_sample=False,
+            min_new_tokens=self.setup.out_len,
+            max_new_tokens=self.setup.steps,
+        )
+        watch.mark("end")
+        require_steps(self.setup, self.written(output))
+        return Timing(watch.seconds("encoder", "decoder"), watch.seconds("begin", "end"))
+
+    def tensor(self, rows: np.ndarray) -> Any:
+        """On the device."""
+        return torch.from_numpy(rows).to(self.setup.device)
+
+
+class Bart(HuggingFace):
+    """``BartForConditionalGeneration``."""
+
+    def load(self, transformers: Any) -> Any:
+        """See `HuggingFace.load`."""
+        shape = self.setup.shape
+        config = transformers.BartConfig(
             vocab_size=shape.vocabulary,
             d_model=shape.dim,
             max_position_embeddings=POSITIONS,
@@ -44,15 +85,14 @@ class HuggingFace:
             forced_eos_token_id=EOS,
         )
         with torch.device("meta"):
-            model = BartForConditionalGeneration(config)
-        model.load_state_dict(self.renamed(torch.load(setup.weights, weights_only=True)), strict=True, assign=True)
+            model = transformers.BartForConditionalGeneration(config)
+        weights = torch.load(self.setup.weights, weights_only=True)
+        model.load_state_dict(self.renamed(weights), strict=True, assign=True)
         model.tie_weights()
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[setup.precision]
-        self.model = model.to(setup.device, dtype).eval()
-        self.watch = Stopwatch(setup.device)
-        encoder = self.model.get_encoder()
+        encoder = model.get_encoder()
         encoder.register_forward_pre_hook(lambda *_: self.watch.mark("encoder"))
         encoder.register_forward_hook(lambda *_: self.watch.mark("decoder"))
+        return model
 
     def renamed(self, weights: dict[str, Any]) -> dict[str, Any]:
         """fairseq's weights under Hugging Face's names. Positions begin at row 2 in both, so their tables agree."""
@@ -70,22 +110,30 @@ class HuggingFace:
             logits = self.model(input_ids=tokens, decoder_input_ids=previous, use_cache=False).logits
         return logits.float().cpu().numpy()
 
-    def generate(self, source: np.ndarray, decisions: list[Any] | None) -> Timing:
-        """See `System`."""
-        tokens, watch = self.tensor(source), self.watch
-        watch.mark("begin")
-        output = self.model.generate(
-            input_ids=tokens,
-            attention_mask=torch.ones_like(tokens),
-            num_beams=self.setup.beam,
-            do_sample=False,
-            min_new_tokens=self.setup.out_len,
-            max_new_tokens=self.setup.steps,
-        )
-        watch.mark("end")
-        require_steps(self.setup, (output[:, 1:] != PAD).sum(1).tolist())  # the first is what the decoder starts with
-        return Timing(watch.seconds("encoder", "decoder"), watch.seconds("begin", "end"))
+    def written(self, output: Any) -> list[int]:
+        """See `HuggingFace.written`; the first is what the decoder starts with."""
+        return (output[:, 1:] != PAD).sum(1).tolist()
 
-    def tensor(self, rows: np.ndarray) -> Any:
-        """On the device."""
-        return torch.from_numpy(rows).to(self.setup.device)
+
+class Llama(HuggingFace):
+    """``LlamaForCausalLM`` of the GGUF file, as transformers reads it."""
+
+    def load(self, transformers: Any) -> Any:
+        """See `HuggingFace.load`; it wants gguf and accelerate for that."""
+        gguf = Path(str(self.setup.gguf))
+        read = transformers.AutoModelForCausalLM.from_pretrained
+        model = read(gguf.parent, gguf_file=gguf.name, torch_dtype=DTYPES[self.setup.precision])
+        model.model.register_forward_pre_hook(lambda *_: self.watch.mark_once("encoder"))
+        model.model.register_forward_hook(lambda *_: self.watch.mark_once("decoder"))
+        return model
+
+    def check(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """See `System`."""
+        tokens = self.tensor(np.concatenate([source, target[:, :-1]], axis=1))
+        with torch.no_grad():
+            logits = self.model(input_ids=tokens, use_cache=False, logits_to_keep=target.shape[1]).logits
+        return logits.float().cpu().numpy()
+
+    def written(self, output: Any) -> list[int]:
+        """See `HuggingFace.written`; the prompt comes first."""
+        return [output.size(1) - self.setup.src_len] * len(output)

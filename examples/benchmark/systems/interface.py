@@ -2,7 +2,8 @@
 
 All of them get the same weights and sources, search with the same beam for exactly ``out_len`` words and ``</s>``, and
 are called as their documentation says to call them for speed: fairseq's models after ``make_generation_fast_``, as
-``fairseq-generate`` runs them; Hugging Face's with its key/value cache and fused attention; CTranslate2 as it is.
+``fairseq-generate`` runs them; Hugging Face's with its key/value cache and fused attention; CTranslate2 and llama.cpp
+as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..setup import EOS, Setup
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one generation of a batch, and of its encoder's part."""
+    """Seconds of one generation of a batch, and of its encoder's part, or of reading its prompt."""
 
     encoder: float
     total: float
@@ -31,14 +32,15 @@ class System(Protocol):
     """What a worker does."""
 
     def check(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Of the keep-all model under teacher forcing, starting with ``</s>``: float32 logits (B, T, V) for the words
-        of ``target``, int64 (B, T); or their log-probabilities (B, T) where logits cannot be had.
+        """Of the keep-all model under teacher forcing, BART's starting with ``</s>``: float32 logits (B, T, V) for the
+        words of ``target``, int64 (B, T); or their log-probabilities (B, T) where logits cannot be had.
         """
 
-    def generate(self, source: np.ndarray, decisions: list[Any] | None) -> Timing:
+    def generate(self, source: np.ndarray, beam: int, decisions: list[Any] | None) -> Timing:
         """Generate for sources, int64 (B, S).
 
         Args:
+            beam: hypotheses an input.
             decisions: one object an input, as `DecisionSpace.from_json` reads them, for ours; None = the policy's.
         """
 
@@ -50,16 +52,20 @@ def load(setup: Setup) -> System:
         NotInstalled: its library is missing.
     """
     if setup.system == "hf":
-        from .hugging_face import HuggingFace
+        from .hugging_face import Bart, Llama
 
-        return HuggingFace(setup)
+        return (Llama if setup.gguf else Bart)(setup)
+    if setup.system == "llama.cpp":
+        from .llama_cpp import LlamaCpp
+
+        return LlamaCpp(setup)
     if setup.system.startswith("ct2"):
         from .ctranslate2 import CTranslate2
 
         return CTranslate2(setup)
-    from .fairseq import Fairseq
+    from .fairseq import Fairseq, Llama
 
-    return Fairseq(setup)
+    return (Llama if setup.gguf else Fairseq)(setup)
 
 
 def start_with_eos(target: np.ndarray) -> np.ndarray:
