@@ -59,8 +59,8 @@ setup(
     ],
     extras_require={
         "quickstart": ["tokenizers"],  # trains the quickstart's byte-level BPE
-        # The benchmark's peers and its plot; transformers reads GGUF files with gguf and accelerate. None of them asks for
-        # another torch or numpy than fairseq runs with. llama-cpp-python, which pip compiles, is left to the user.
+        # The benchmark's peers and its plot; transformers reads GGUF files with gguf and accelerate. None of them asks
+        # for another torch or numpy than fairseq runs with. llama-cpp-python, which pip compiles, is left to the user.
         "benchmark": ["transformers>=4.40,<6", "ctranslate2>=4.4,<5", "gguf>=0.16", "accelerate", "matplotlib>=3.5"],
         # Models of Hugging Face's formats. safetensors 0.4 shows shapes without reading; tokenizers 0.20 reads merges
         # written as pairs, as newer files have them; gguf 0.16 gives a file's values as Python's (its lists of tokens).
