@@ -1,4 +1,4 @@
-# Sourced by the scripts of this folder: what they check, and what distinguishes CNN/DM from XSum.
+# Sourced by the scripts of this folder: what they check, and what distinguishes the recipes.
 #   PYTHON  the interpreter that has fairseq_switchdec (default: python)
 
 REPOSITORY="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -37,31 +37,57 @@ need() {
     [ -f "$1" ] || fail "no file $1: $2"
 }
 
+# need_bpe FOLDER: after `settings`, whose TEXTS says what the recipe's model reads texts with.
 need_bpe() {
     local file
+    if [ "$TEXTS" = tokenizer ]; then
+        for file in tokenizer.json dict.txt; do
+            need "$1/$file" "make $1 with: $PYTHON -m fairseq_switchdec import MODEL $1"
+        done
+        return
+    fi
     for file in encoder.json vocab.bpe dict.txt; do
         need "$1/$file" "get it from https://dl.fbaipublicfiles.com/fairseq/gpt2_bpe/$file"
     done
 }
 
-# Only data of prepare.sh: in other data a target may begin with a word of the summary, which generation would be given.
+# Only data that prepare.sh has made for the recipe: BART's begin with <s>, which generation is given.
+# need_prepared BIN RECIPE
 need_prepared() {
-    need "$1/prepared.txt" "make $1 with prepare.sh, whose texts begin with <s> (fairseq's own recipe leaves it out)"
+    need "$1/prepared.txt" "make $1 with prepare.sh, whose texts are as the recipe's model reads them"
+    [ "$(head -n 1 "$1/prepared.txt")" = "$FORM" ] ||
+        fail "prepare.sh has made $1 for another model, not for $FORM: make another folder, with prepare.sh $2"
 }
 
-# settings DATASET: DECODING is BART's for it (examples/bart of fairseq); the cost of a path depends on the beam.
+# settings RECIPE: what distinguishes it; README.md says where the settings come from.
 settings() {
+    local bart=(--arch switchable_bart --share-all-embeddings --share-decoder-input-output-embed --layernorm-embedding)
+    local long=(--beam 4 --lenpen 2.0 --max-len-b 140 --min-len 55 --no-repeat-ngram-size 3)
+    FORM="$1" TEXTS=tokenizer HALF=--fp16 SMOOTHING=0.1 LR=3e-5 WEIGHT_DECAY=0.01 CLIP=0.1 BEAM=4 DECODING=("${long[@]}")
     case "$1" in
-        cnndm)
-            DECODING=(--beam 4 --lenpen 2.0 --max-len-b 140 --min-len 55 --no-repeat-ngram-size 3)
-            POLICY=(--policy-lr 2e-4 --policy-cost-beam 4)
-            ;;
+        cnndm) FORM=bart TEXTS=gpt2 MODEL=("${bart[@]}" --dropout 0.1 --attention-dropout 0.1) ;;
         xsum)
+            FORM=bart TEXTS=gpt2 MODEL=("${bart[@]}" --dropout 0.1 --attention-dropout 0.1) BEAM=6
             DECODING=(--beam 6 --lenpen 1.0 --max-len-b 60 --min-len 10 --no-repeat-ngram-size 3)
-            POLICY=(--policy-lr 2e-4 --policy-cost-beam 6)
             ;;
-        *) fail "unknown data set '$1': cnndm or xsum" ;;
+        gpt2)
+            MODEL=(--arch switchable_gpt2 --dropout 0.1 --attention-dropout 0.1 --max-target-positions 160)
+            SMOOTHING=0 LR=5e-5 CLIP=1.0
+            ;;
+        t5)
+            MODEL=(--arch switchable_t5 --dropout 0.1 --attention-dropout 0.1 --max-source-positions 1024)
+            MODEL+=(--max-target-positions 256)
+            HALF=--bf16 SMOOTHING=0 LR=1e-4 CLIP=1.0
+            DECODING=(--beam 4 --lenpen 2.0 --max-len-b 200 --min-len 30 --no-repeat-ngram-size 3)
+            ;;
+        llama)
+            MODEL=(--arch switchable_llama --dropout 0 --max-source-positions 1024 --max-target-positions 256)
+            HALF=--bf16 SMOOTHING=0 LR=2e-5 WEIGHT_DECAY=0.1 CLIP=1.0
+            ;;
+        *) fail "unknown recipe '$1': cnndm, xsum, gpt2, t5 or llama" ;;
     esac
+    POLICY=(--policy-lr 2e-4 --policy-cost-beam "$BEAM")  # the cost of a path depends on the beam
+    HALF="${PRECISION-$HALF}"
 }
 
 # is_done MARKER WANTED INPUT...: the marker says that this very command has finished, and no input is newer.

@@ -1,25 +1,27 @@
-"""Encodes texts with GPT-2's BPE for BART: one text a line in, ``<s>`` and its BPE ids out, line by line.
+"""Encodes texts: one text a line in, its ids out, line by line.
 
-    python -m examples.summarization.encode BPE RAW OUT [--splits train valid test] [--workers N]
+    python -m examples.summarization.encode RECIPE BPE RAW OUT [--splits train valid test] [--workers N]
 
-BPE holds encoder.json, vocab.bpe and dict.txt; RAW the files {train,valid,test}.{source,target} (``val`` does for
-``valid``); OUT gets SPLIT.bpe.source and SPLIT.bpe.target. An empty line stays a line (fairseq's encoder has
-``--keep-empty`` for that), so that sources and targets keep in step. Why ``<s>``: see README.md. A file whose output is
-newer than it is kept as it is.
+RECIPE is one of train.sh's. For ``cnndm`` and ``xsum``, which are BART's, BPE holds GPT-2's encoder.json and vocab.bpe,
+and ``<s>`` comes before the ids of a text (why: see README.md); for the others it is the folder of an imported model,
+with its tokenizer.json. RAW has the files {train,valid,test}.{source,target} (``val`` does for ``valid``); OUT gets
+SPLIT.bpe.source and SPLIT.bpe.target. An empty line stays a line (fairseq's encoder has ``--keep-empty`` for that), so
+that sources and targets keep in step. A file whose output is newer than it is kept as it is.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from multiprocessing.pool import Pool
 from pathlib import Path
 
-from fairseq.data.encoders.gpt2_bpe_utils import Encoder, get_encoder
+from fairseq.data.encoders.gpt2_bpe_utils import get_encoder
 from tqdm import tqdm
 
 from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.texts.tokenizer import TextTokenizer
 
 from ..common.bpe import BPE_FILES
 from ..common.command_line import command_line
@@ -30,18 +32,39 @@ NAMES = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 SIDES = ("source", "target")
 LINES_AT_ONCE = 4096  # bounds the memory that waiting texts take
 
-bpe: Encoder  # of a worker process
+#: What comes before a text, by recipe, of those that have a tokenizer.json: T5 is told its task in words, and what
+#: continues a prompt begins with a space.
+PREFIXES = {
+    "gpt2": {"source": "", "target": " "},
+    "llama": {"source": "", "target": " "},
+    "t5": {"source": "summarize: ", "target": ""},
+}
+BART = ("cnndm", "xsum")
+
+encode: Callable[[str], str]  # of a worker process
 
 
-def start_worker(encoder_json: str, vocab_bpe: str) -> None:
+def start_worker(recipe: str, side: str, codes: list[str]) -> None:
     """Load the BPE once for each process."""
-    global bpe
+    global encode
+    encode = bart_encoder(*codes) if recipe in BART else json_encoder(*codes, PREFIXES[recipe][side])
+
+
+def bart_encoder(encoder_json: str, vocab_bpe: str) -> Callable[[str], str]:
+    """``<s>`` and the ids of GPT-2's BPE."""
     bpe = get_encoder(encoder_json, vocab_bpe)
+    return lambda text: " ".join([BOS, *map(str, bpe.encode(text))])
+
+
+def json_encoder(path: str, prefix: str) -> Callable[[str], str]:
+    """The ids of a prefix and a text; none of an empty one."""
+    tokenizer = TextTokenizer(path)
+    return lambda text: tokenizer.encode(prefix + text) if text else ""
 
 
 def encode_line(line: str) -> str:
-    """``<s>`` and the ids of a text without the spaces around it."""
-    return " ".join([BOS, *map(str, bpe.encode(line.strip()))])
+    """The ids of a text without the spaces around it."""
+    return encode(line.strip())
 
 
 def find(raw: Path, splits: list[str]) -> dict[str, list[Path]]:
@@ -69,11 +92,22 @@ def find(raw: Path, splits: list[str]) -> dict[str, list[Path]]:
     return found
 
 
-def check_bpe(folder: Path) -> None:
-    """Raises: UserError: a file of the BPE is missing."""
+def check_bpe(recipe: str, folder: Path) -> list[Path]:
+    """The files that encode.
+
+    Raises:
+        UserError: one is missing.
+    """
+    if recipe not in BART:
+        if not (folder / "tokenizer.json").is_file():
+            raise UserError(
+                f"no file {folder / 'tokenizer.json'}: make the folder with python -m fairseq_switchdec import"
+            )
+        return [folder / "tokenizer.json"]
     for name in BPE_FILES:
         if not (folder / name).is_file():
             raise UserError(f"no file {folder / name}: get it from {ORIGIN}{name}")
+    return [folder / name for name in BPE_FILES[:2]]
 
 
 def count_lines(path: Path) -> int:
@@ -105,7 +139,7 @@ def encode_file(path: Path, out: Path, pool: Pool) -> tuple[int, int]:
         for texts in read(path):
             for line in pool.imap(encode_line, texts, chunksize=32):
                 file.write(line + "\n")
-                lines, empty = lines + 1, empty + (line == BOS)
+                lines, empty = lines + 1, empty + (line in ("", BOS))
                 progress.update()
     os.replace(temporary, out)
     return lines, empty
@@ -118,6 +152,7 @@ def is_current(out: Path, inputs: list[Path]) -> bool:
 
 def main() -> None:
     parser = command_line(__doc__, __spec__.name)
+    parser.add_argument("recipe", metavar="RECIPE", choices=(*BART, *PREFIXES))
     for name in ("bpe", "raw", "out"):
         parser.add_argument(name, type=Path, metavar=name.upper())
     parser.add_argument("--splits", nargs="+", choices=tuple(NAMES), default=list(NAMES))
@@ -125,14 +160,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.workers < 1:
         raise UserError(f"--workers {args.workers} must be 1 or more")
-    check_bpe(args.bpe)
+    codes = check_bpe(args.recipe, args.bpe)
     files = find(args.raw, args.splits)
     args.out.mkdir(parents=True, exist_ok=True)
-    codes = [args.bpe / name for name in BPE_FILES[:2]]
-    with Pool(args.workers, start_worker, tuple(map(str, codes))) as pool:
-        for split, pair in files.items():
-            for side, path in zip(SIDES, pair):
-                out = args.out / f"{split}.bpe.{side}"
+    for side, name in enumerate(SIDES):
+        with Pool(args.workers, start_worker, (args.recipe, name, list(map(str, codes)))) as pool:
+            for split, pair in files.items():
+                path, out = pair[side], args.out / f"{split}.bpe.{name}"
                 if is_current(out, [path, *codes]):
                     print(f"{out}: done before, kept")
                     continue

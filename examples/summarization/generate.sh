@@ -1,28 +1,33 @@
 #!/usr/bin/env bash
-# Generates the test set's summaries on each input's own path, with the data set's beam settings.
-#   bash examples/summarization/generate.sh cnndm|xsum BIN BPE CHECKPOINT OUT [fairseq-generate's options]
+# Generates the test set's summaries on each input's own path, with the recipe's beam settings.
+#   bash examples/summarization/generate.sh RECIPE BIN BPE CHECKPOINT OUT [fairseq-generate's options]
+#     RECIPE      cnndm, xsum, gpt2, t5 or llama
 #     BIN         made by prepare.sh
 #     BPE         the same folder as there
 #     CHECKPOINT  such as SAVE/checkpoint_best.pt, or a released one (bart.large.cnn/model.pt)
 #     OUT         gets generate-test.txt and report.json (what was skipped and saved)
 #   SHARDS  processes that share the test set, each on a GPU of its own (default: 1)
-# On a GPU add --fp16. What has finished is kept: after a kill, the same command does the rest.
+# On a GPU add --fp16 (--bf16 for t5). What has finished is kept: after a kill, the same command does the rest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 usage 5 "$@"
-settings "$1"
+recipe="$1"
+settings "$recipe"
 bin="$2" bpe="$3" checkpoint="$4" out="$5" shards="${SHARDS:-1}"
 shift 5
-need_prepared "$bin"
+need_prepared "$bin" "$recipe"
 need "$bin/test.source-target.target.idx" "prepare.sh has not prepared the test set: run it with SPLITS naming test"
 need_bpe "$bpe"
 need "$checkpoint" "name a checkpoint of train.sh, such as SAVE/checkpoint_best.pt"
 
-# --prefix-size 1: the target's first token, <s>, is given, as the hub interface does.
+if [ "$TEXTS" = gpt2 ]; then  # --prefix-size 1: the target's first token, <s>, is given, as the hub interface does
+    texts=(--prefix-size 1 --bpe gpt2 --gpt2-encoder-json "$bpe/encoder.json" --gpt2-vocab-bpe "$bpe/vocab.bpe")
+else
+    texts=(--bpe tokenizer_json --tokenizer-json "$bpe/tokenizer.json")
+fi
 command=(
     "$PYTHON" -m fairseq_switchdec generate "$bin" "${SWITCHABLE[@]}" "${LANGUAGES[@]}" --truncate-source
-    --path "$checkpoint" --gen-subset test "${DECODING[@]}" --prefix-size 1 --batch-size 32
-    --bpe gpt2 --gpt2-encoder-json "$bpe/encoder.json" --gpt2-vocab-bpe "$bpe/vocab.bpe" --scoring rouge
+    --path "$checkpoint" --gen-subset test "${DECODING[@]}" "${texts[@]}" --batch-size 32 --scoring rouge
     --switch-report "$out/report.json" "$@"
 )
 mkdir -p "$out"

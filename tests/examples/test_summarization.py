@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from hugging_face.support import tiny_folder
 from in_process import Training
 from support import REPO, randomize
 from test_generation import hypotheses
+from test_layouts import SLOW
 
 from examples.common.bpe import BPE_FILES
 from examples.common.files import write_lines
@@ -78,10 +80,11 @@ def recipe(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     """Empty files where the scripts look for them."""
-    names = ["start.pt", "bin/prepared.txt", "bin/test.source-target.target.idx", "raw/test.source", "raw/test.target"]
+    names = ["start.pt", "bin/test.source-target.target.idx", "raw/test.source", "raw/test.target"]
     for name in (*names, "out/generate-test.txt", "out/report.json", *(f"bpe/{file}" for file in BPE_FILES)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "bin" / "prepared.txt").write_text("bart\n")
     return tmp_path
 
 
@@ -142,6 +145,28 @@ def test_train(recipe, folder, monkeypatch, layout, dataset):
         assert launcher is None and args.distributed_world_size == processes
 
 
+@pytest.mark.parametrize("recipe_name", ["gpt2", "t5", "llama"])
+def test_recipes_of_the_other_backbones(recipe, folder, monkeypatch, recipe_name):
+    (folder / "bin" / "prepared.txt").write_text(f"{recipe_name}\n")
+    (folder / "bpe" / "tokenizer.json").touch()
+    (words,) = recipe("train", recipe_name, "8x16gb", "bin", "start.pt", "save").commands
+    args, _ = parse(words, monkeypatch)
+    assert args.arch == f"switchable_{recipe_name}" and args.finetune_from_model == "start.pt"
+    assert (args.fp16, args.bf16) == ((True, False) if recipe_name == "gpt2" else (False, True))
+    assert args.checkpoint_activations and args.max_target_positions > 140 and args.label_smoothing == 0
+    (words,) = recipe("train", recipe_name, "1x32gb", "bin", "start.pt", "save", PRECISION="").commands
+    args, _ = parse(words, monkeypatch)
+    assert not args.fp16 and not args.bf16
+    (words,) = recipe("generate", recipe_name, "bin", "bpe", "start.pt", "out").commands
+    args, _ = parse(words, monkeypatch)
+    assert (args.bpe, args.tokenizer_json, args.prefix_size) == ("tokenizer_json", "bpe/tokenizer.json", 0)
+    assert (args.beam, args.lenpen, args.no_repeat_ngram_size) == (4, 2.0, 3)
+    encoding, binarizing = recipe("prepare", recipe_name, "raw", "bpe", "new").commands
+    assert encoding[3:5] == [recipe_name, str(folder / "bpe")]
+    args, _ = parse(binarizing, monkeypatch)
+    assert args.srcdict == "bpe/dict.txt" and args.joined_dictionary and args.tgtdict is None
+
+
 @pytest.mark.parametrize("dataset", ["cnndm", "xsum"])
 def test_generate_decodes_as_fairseqs_recipe(recipe, folder, monkeypatch, dataset):
     summarize = pytest.importorskip("fairseq.examples.bart.summarize")
@@ -157,7 +182,7 @@ def test_generate_decodes_as_fairseqs_recipe(recipe, folder, monkeypatch, datase
 def test_prepare_and_evaluate(recipe, folder, monkeypatch):
     encoding, binarizing = recipe("prepare", "raw", "bpe", "new", "--workers", 3, SPLITS="valid test").commands
     assert encoding[1:3] == ["-m", "examples.summarization.encode"]
-    assert encoding[3:8] == [*(str(folder / name) for name in ("bpe", "raw", "new.bpe")), "--splits", "valid"]
+    assert encoding[3:9] == ["cnndm", *(str(folder / name) for name in ("bpe", "raw", "new.bpe")), "--splits", "valid"]
     args, _ = parse(binarizing, monkeypatch)
     assert (args.trainpref, args.validpref, args.testpref) == (None, "new.bpe/valid.bpe", "new.bpe/test.bpe")
     assert args.srcdict == args.tgtdict == "bpe/dict.txt" and args.workers == 3
@@ -208,12 +233,24 @@ GENERATE = ("cnndm", "bin", "bpe", "start.pt", "out")
         ("prepare", ("raw", "bpe", "bin"), "bin/prepared.txt", "bin exists and prepare.sh has not made it"),
         ("train", TRAIN, "bin/prepared.txt", r"no file bin/prepared\.txt: make bin with prepare\.sh"),
         ("train", TRAIN, "start.pt", r"no file start\.pt: the checkpoint to start from"),
-        ("train", ("cnn", *TRAIN[1:]), None, "unknown data set 'cnn': cnndm or xsum"),
+        ("train", ("cnn", *TRAIN[1:]), None, "unknown recipe 'cnn': cnndm, xsum, gpt2, t5 or llama"),
         ("train", ("cnndm", "8x24gb", *TRAIN[2:]), None, "unknown layout '8x24gb'"),
         ("train", ("cnndm", "3x32gb", *TRAIN[2:]), None, "3x32gb is 3 GPUs, which cannot share"),
         ("train", ("cnndm", "2x8x32gb", *TRAIN[2:]), None, "set NODE_RANK .* and MASTER_ADDR"),
         ("generate", GENERATE, "bin/prepared.txt", r"no file bin/prepared\.txt"),
         ("generate", GENERATE, "bin/test.source-target.target.idx", "has not prepared the test set"),
+        (
+            "train",
+            ("t5", *TRAIN[1:]),
+            None,
+            "another model, not for t5: make another folder, with prepare.sh t5",
+        ),
+        (
+            "prepare",
+            ("t5", "raw", "bpe", "new"),
+            None,
+            "no file bpe/tokenizer.json: make bpe with: .* import MODEL bpe",
+        ),
         ("generate", GENERATE, "bpe/encoder.json", r"no file bpe/encoder\.json: get it from"),
         ("generate", GENERATE, "start.pt", r"no file start\.pt: name a checkpoint"),
         (
@@ -234,8 +271,10 @@ def test_what_is_missing_is_said_before_work_starts(recipe, folder, script, word
 
 
 def test_texts_are_checked_before_they_are_encoded(tmp_path):
+    with pytest.raises(UserError, match=r"no file .*tokenizer\.json: make the folder with .* import"):
+        encode.check_bpe("t5", tmp_path)
     with pytest.raises(UserError, match=r"no file .*encoder\.json: get it from https://dl"):
-        encode.check_bpe(tmp_path)
+        encode.check_bpe("xsum", tmp_path)
     write_lines(tmp_path / "val.source", ["one", "two"])
     with pytest.raises(UserError, match=r"no file .*val\.target: RAW must hold valid\.source"):
         encode.find(tmp_path, ["valid"])
@@ -396,3 +435,48 @@ def test_scores_and_cost(chain):
     report = json.loads((chain.out / "report.json").read_text())
     assert f"SD: Switchable decisions: 8 inputs at {report['cost']:.1%} of the keep-all FLOPs" in chain.evaluated
     assert "| lead-3 |" in chain.evaluated and "Generate test with beam=4" in chain.generated
+
+
+# --- the other backbones ---
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5", "llama"])
+def test_chain_of_another_backbone(tmp_path, name):
+    """A tiny folder of Hugging Face's, imported, through all four scripts; texts are encoded as its model reads them.
+
+    SWITCHDEC_SLOW_TESTS=1 runs all three.
+    """
+    if name != "gpt2" and not SLOW:
+        pytest.skip("SWITCHDEC_SLOW_TESTS=1 runs it")
+    pytest.importorskip("transformers")
+    from fairseq_switchdec.models.hugging_face.importer import import_model
+    from fairseq_switchdec.texts.tokenizer import TextTokenizer
+
+    longest = {"gpt2": "n_positions", "llama": "max_position_embeddings"}
+    tiny_folder(name, tmp_path / "theirs", **({longest[name]: 256} if name in longest else {}))
+    import_model(str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    raw, data, save, out = (tmp_path / part for part in ("raw", "bin", "save", "out"))
+    words = ["apple", "river", "window", "garden", "silver"]
+    for split, size in (("train", 24), ("valid", 8), ("test", 6)):
+        lines = [" ".join(words[(i * k + i) % 5] for k in range(3 + i % 4)) for i in range(size)]
+        write_lines(raw / f"{split}.target", [line.title() for line in lines])
+        write_lines(raw / f"{split}.source", [*lines[:-1], "a long one: " + "window garden " * 300])
+    run("prepare", name, raw, tmp_path / "ours", data)
+    tokenizer = TextTokenizer(str(tmp_path / "ours" / "tokenizer.json"))
+    for side in ("source", "target"):
+        ids = Path(f"{data}.bpe/valid.bpe.{side}").read_text().splitlines()[1]
+        text = (raw / f"valid.{side}").read_text().splitlines()[1]
+        assert tokenizer.decode(ids.split()) == encode.PREFIXES[name][side] + text
+
+    schedule = "--max-update 3 --total-num-update 4 --warmup-updates 1 --update-freq 1 --policy-statistics-inputs 8"
+    small = "--num-workers 0 --cpu --max-source-positions 200".split()
+    command = ("train", name, "cpu", data, tmp_path / "ours" / "model.pt", save, *schedule.split(), *small)
+    log = run(*command, "--max-tokens", 1000, "--save-interval-updates", 2)
+    assert "policy_lr" in log or "| valid |" in log or "done training" in log
+    checkpoint = save / "checkpoint_last.pt"
+    output = run("generate", name, data, tmp_path / "ours", checkpoint, out, "--cpu", "--beam", 2, "--batch-size", 4)
+    assert "Generate test with beam=2" in output
+    report = json.loads((out / "report.json").read_text())
+    assert report["inputs"] == 6
+    run("evaluate", out, raw)
+    assert json.loads((out / "scores.json").read_text())["pairs"] == 6
