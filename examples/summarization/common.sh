@@ -77,12 +77,12 @@ settings() {
         t5)
             MODEL=(--arch switchable_t5 --dropout 0.1 --attention-dropout 0.1 --max-source-positions 1024)
             MODEL+=(--max-target-positions 256)
-            HALF=--bf16 SMOOTHING=0 LR=1e-4 CLIP=1.0
+            HALF="" SMOOTHING=0 LR=1e-4 CLIP=1.0
             DECODING=(--beam 4 --lenpen 2.0 --max-len-b 200 --min-len 30 --no-repeat-ngram-size 3)
             ;;
         llama)
             MODEL=(--arch switchable_llama --dropout 0 --max-source-positions 1024 --max-target-positions 256)
-            HALF=--bf16 SMOOTHING=0 LR=2e-5 WEIGHT_DECAY=0.1 CLIP=1.0
+            SMOOTHING=0 LR=2e-5 WEIGHT_DECAY=0.1 CLIP=1.0
             ;;
         *) fail "unknown recipe '$1': cnndm, xsum, gpt2, t5 or llama" ;;
     esac

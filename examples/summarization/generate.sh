@@ -7,7 +7,7 @@
 #     CHECKPOINT  such as SAVE/checkpoint_best.pt, or a released one (bart.large.cnn/model.pt)
 #     OUT         gets generate-test.txt and report.json (what was skipped and saved)
 #   SHARDS  processes that share the test set, each on a GPU of its own (default: 1)
-# On a GPU add --fp16 (--bf16 for t5). What has finished is kept: after a kill, the same command does the rest.
+# On a GPU add --fp16 (not for t5). What has finished is kept: after a kill, the same command does the rest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 usage 5 "$@"

@@ -7,7 +7,7 @@
 #     BIN     made by prepare.sh
 #     START   the checkpoint to fine-tune, such as bart.large/model.pt, or an imported model.pt
 #     SAVE    folder for checkpoints
-#   PRECISION  what a GPU computes with, "" for float32 (default: --fp16; of t5 and llama --bf16)
+#   PRECISION  --fp16 or --amp, or "" for float32 (default: on a GPU --fp16; of t5 "")
 #   Of several nodes, each runs it with NODE_RANK (0, 1, ...), MASTER_ADDR (node 0's) and MASTER_PORT (default: 29500).
 # After a kill the same command goes on from SAVE/checkpoint_last.pt; to begin anew, name another SAVE.
 set -euo pipefail

@@ -152,11 +152,11 @@ def test_recipes_of_the_other_backbones(recipe, folder, monkeypatch, recipe_name
     (words,) = recipe("train", recipe_name, "8x16gb", "bin", "start.pt", "save").commands
     args, _ = parse(words, monkeypatch)
     assert args.arch == f"switchable_{recipe_name}" and args.finetune_from_model == "start.pt"
-    assert (args.fp16, args.bf16) == ((True, False) if recipe_name == "gpt2" else (False, True))
+    assert args.fp16 == (recipe_name != "t5") and not args.bf16
     assert args.checkpoint_activations and args.max_target_positions > 140 and args.label_smoothing == 0
     (words,) = recipe("train", recipe_name, "1x32gb", "bin", "start.pt", "save", PRECISION="").commands
     args, _ = parse(words, monkeypatch)
-    assert not args.fp16 and not args.bf16
+    assert not args.fp16 and not args.amp
     (words,) = recipe("generate", recipe_name, "bin", "bpe", "start.pt", "out").commands
     args, _ = parse(words, monkeypatch)
     assert (args.bpe, args.tokenizer_json, args.prefix_size) == ("tokenizer_json", "bpe/tokenizer.json", 0)
