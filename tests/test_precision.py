@@ -53,6 +53,16 @@ def test_policy_is_learned_in_float32(corpus: Path, tmp_path: Path, mode: str) -
     assert not any(p.requires_grad for p in training.model.policy.parameters())
 
 
+def test_amp_is_bfloat16_on_a_processor(corpus: Path, tmp_path: Path) -> None:
+    training, dtypes = Training(corpus, tmp_path, "--amp"), set()
+    layer = training.model.encoder.layers[0].fc1
+    layer.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
+    training.update(0, 1)
+    assert dtypes == {torch.bfloat16}
+    assert layer.weight.grad is None or layer.weight.grad.dtype == torch.float32
+    assert {p.dtype for p in training.model.parameters()} <= {torch.float32, torch.float64}
+
+
 @pytest.mark.parametrize("mode", ["memory-efficient-fp16", "amp"])
 def test_resumed_equals_uninterrupted(corpus: Path, tmp_path: Path, mode: str) -> None:
     """Not so with --fp16: it keeps w twice, and fairseq saves the half precision copy alone."""

@@ -40,6 +40,9 @@ def add_settings(parser: argparse.ArgumentParser, settings: Any, help: dict[str,
     parser.add_argument("--fresh", action="store_true", help="start over: delete what an earlier run made there")
     for item in fields(settings):
         flag, kind = "--" + item.name.replace("_", "-"), type(item.default)
+        if kind is bool:
+            parser.add_argument(flag, action="store_true", help=help.get(item.name))
+            continue
         parser.add_argument(flag, type=kind, default=item.default, help=help.get(item.name, "") + " (%(default)s)")
 
 

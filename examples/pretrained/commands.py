@@ -28,6 +28,7 @@ class Settings:
     max_len: int = 40
     beam: int = 2
     seed: int = 1
+    amp: bool = False
 
     @property
     def pairs(self) -> dict[str, int]:
@@ -99,4 +100,5 @@ def _finetuning(settings: Settings, model: Path, binary: Path, save_dir: Path) -
         *("--batch-size", str(settings.batch_size), "--required-batch-size-multiple", "1", "--dropout", "0"),
         *("--seed", str(settings.seed), "--no-epoch-checkpoints", "--no-save-optimizer-state"),
         *("--log-format", "json", "--log-interval", "5"),
+        *(["--amp"] if settings.amp else []),
     ]
