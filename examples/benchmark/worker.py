@@ -83,7 +83,7 @@ def main() -> None:
         reply({"ready": True})
         for line in sys.stdin:
             reply(worker.answer(**json.loads(line)))
-    except Exception as error:
+    except (Exception, UserError) as error:  # the latter ends a program
         traceback.print_exc()
         reply({"error": f"{type(error).__name__}: {error}" if str(error) else type(error).__name__})
         sys.exit(1)
