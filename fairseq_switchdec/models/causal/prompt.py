@@ -55,19 +55,24 @@ class PromptFormat:
     def __call__(self, sources: Tensor) -> Prompts:
         """Of a batch of sources, int64 (B, S), padding on either side."""
         prefix, suffix = (sources.new_tensor(list(part)) for part in (self.prefix, self.suffix))
-        rows, spans = [], []
-        for source in sources:
-            article = source[source.ne(self.padding)]
-            if len(article) and int(article[-1]) == self.end:
-                article = article[:-1]
-            article = article[: self.room]
-            row = torch.cat([prefix, article, suffix])
-            missing = row.new_tensor([self.start, self.end][: max(0, 2 - len(row))])
-            begin = len(missing) + len(prefix)
-            rows.append(torch.cat([missing, row]))
-            spans.append((max(begin, 1), min(begin + len(article), len(rows[-1]) - 1)))
-        lengths = [len(row) for row in rows]
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.padding)
-        begins, ends = torch.tensor(spans, device=sources.device).unsqueeze(2).unbind(1)
-        places = torch.arange(tokens.size(1), device=sources.device)
-        return Prompts(tokens, torch.tensor(lengths, device=sources.device), (places >= begins) & (places < ends))
+        real = sources.ne(self.padding)
+        last = real & real.flip(1).cumsum(1).flip(1).eq(1)
+        article = real & ~(last & sources.eq(self.end))
+        places = article.cumsum(1) - 1
+        article = article & (places < self.room)
+        count = article.sum(1, keepdim=True)
+        missing = (2 - len(prefix) - len(suffix) - count).clamp(min=0)
+        begin = missing + len(prefix)
+        lengths = begin + count + len(suffix)
+        width = int(lengths.max())
+        # What is no article's goes to a column of its own, which is cut off.
+        tokens = sources.new_full((len(sources), width + 1), self.padding)
+        tokens.scatter_(1, torch.where(article, begin + places, width), sources)
+        for part, first in ((prefix, missing), (suffix, begin + count)):
+            columns = first + torch.arange(len(part), device=sources.device)
+            tokens.scatter_(1, columns, part.expand(len(sources), -1))
+        for column, token in enumerate((self.start, self.end)):
+            tokens[:, column].masked_fill_(missing[:, 0] > column, token)
+        columns = torch.arange(width, device=sources.device)
+        droppable = (columns >= begin.clamp(min=1)) & (columns < torch.minimum(begin + count, lengths - 1))
+        return Prompts(tokens[:, :width], lengths[:, 0], droppable)
