@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches a pretrained language model, fine-tunes it plainly and switchably, and shows what it saves: under an hour on two
+# Fetches a pretrained language model, fine-tunes it plainly and switchably, and shows what it saves: about an hour on two
 # cores once the environment exists.
 #   bash examples/pretrained/run.sh [--fresh] [--data DIR] [--updates N] ...     (--help lists all options)
 # From any folder; a relative DIR or FILE is one of the repository's root.
