@@ -83,7 +83,7 @@ def main() -> None:
         reply({"ready": True})
         for line in sys.stdin:
             reply(worker.answer(**json.loads(line)))
-    except (Exception, UserError) as error:  # the latter ends a program
+    except (Exception, SystemExit) as error:  # a UserError is the latter
         traceback.print_exc()
         reply({"error": f"{type(error).__name__}: {error}" if str(error) else type(error).__name__})
         sys.exit(1)
