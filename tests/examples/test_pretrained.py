@@ -125,9 +125,9 @@ def test_report(tmp_path):
         write_generated(stages, system)
     for split in SPLITS:
         write_lines(tmp_path / f"{split}.source", ["text"])
-    report.write(commands.Settings(), stages, tmp_path)
+    report.write(commands.Settings(updates=7), stages, tmp_path)
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert "| learned |" in text and "Pairs: train 1, valid 1, test 1. Updates: 150" in text
+    assert "| learned |" in text and "Pairs: train 1, valid 1, test 1. Updates: 7 " in text
     assert text.count("- reference:") == report.SHOWN
     assert "**1.** article 0\n\n- reference: red 0\n- plain: plain 0\n" in text
     assert "- switchable, at 90% of the FLOPs: learned 0\n- skipped: feed-forward of layer 2\n" in text
