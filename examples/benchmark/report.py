@@ -71,10 +71,9 @@ def flops_share(case: Case, options: Options, outside_output: bool = False) -> f
     shape, batch = options.shape, case.batch
     decisions = DecisionSpace(*shape.stacks).from_json(in_turn(case.entries, batch, shape.stacks))
     source, target = (torch.full((batch,), length) for length in (options.src_len, options.out_len + 1))
-    if shape.decoder_only:  # the last token is the first one's that are written
-        source, content = source - 1, source - 2
-    else:
-        content = source - 2
+    content = source - 2
+    if shape.decoder_only:  # the prompt's last token belongs to the first step
+        source = source - 1
     geometry = geometry_of(shape, 0 if outside_output else shape.vocabulary)
     shares = cost(geometry, decisions, Lengths(source, content, target, case.beam))
     return float(shares.mean())  # all inputs have the same lengths

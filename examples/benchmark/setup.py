@@ -130,7 +130,8 @@ BACKBONES = {
         beam=(1, 4),
     ),
 }
-PRECISIONS = ("fp32", "bf16", "int8", "fp16", "file", "q8_0")
+#: That can be asked for; llama.cpp has its own.
+PRECISIONS = ("fp32", "bf16", "int8", "fp16")
 TITLES = {
     "stock": "fairseq",
     "ours": "switchable",
