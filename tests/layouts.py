@@ -16,9 +16,7 @@ processes without a batch run one that must not count.
 from __future__ import annotations
 
 import argparse
-import os
 import socket
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +26,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # whose examples are meant, not this folder's
 
+from fork_server import run_in_repository, run_module
 from support import REPO, randomize
 from task_data import TASKS, make_data
 
@@ -81,22 +80,14 @@ def train_command(
     )  # fmt: skip
 
 
-def run(arguments: list[str], **environment: str) -> str:
+def run(arguments: list[str]) -> str:
     """Run to the end; stdout and stderr together.
 
     Raises:
         RuntimeError: the command failed.
     """
-    result = subprocess.run(
-        arguments,
-        cwd=REPO,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-    )
+    alone = [sys.executable, "-m", "fairseq_switchdec"]
+    result = run_module(*arguments[3:]) if arguments[:3] == alone else run_in_repository(arguments)
     if result.returncode != 0:
         raise RuntimeError(result.stdout[-6000:])
     return result.stdout

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +17,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from fairseq.data import Dictionary  # noqa: E402
 from fairseq.models.bart.model import BARTModel, bart_base_architecture  # noqa: E402
+from fork_server import run_module  # noqa: E402
 
 from fairseq_switchdec.models.bart.model import SwitchableBARTModel, switchable_bart_base  # noqa: E402
 from fairseq_switchdec.runtime.packing import BFloat16Linear, bf16_products  # noqa: E402
@@ -100,18 +99,9 @@ def task_of(dictionary: Dictionary) -> SimpleNamespace:
 # --- the real command lines ---
 
 
-def run_command(command: str, *arguments: Any, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
+def run_command(command: str, *arguments: Any, check: bool = True) -> subprocess.CompletedProcess:
     """``python -m fairseq_switchdec COMMAND ...`` in a process of its own; stdout and stderr together."""
-    result = subprocess.run(
-        [sys.executable, "-m", "fairseq_switchdec", command, *map(str, arguments)],
-        cwd=REPO,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
+    result = run_module(command, *arguments)
     assert not check or result.returncode == 0, result.stdout[-5000:]
     return result
 
