@@ -84,8 +84,9 @@ class Bart(HuggingFace):
             decoder_start_token_id=EOS,
             forced_eos_token_id=EOS,
         )
+        build = transformers.BartForConditionalGeneration  # imported only now, which torch 2.8 cannot do on "meta"
         with torch.device("meta"):
-            model = transformers.BartForConditionalGeneration(config)
+            model = build(config)
         weights = torch.load(self.setup.weights, weights_only=True)
         model.load_state_dict(self.renamed(weights), strict=True, assign=True)
         model.tie_weights()
