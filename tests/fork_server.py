@@ -8,7 +8,6 @@ end are those of a real start. This file is the server too; `run_module` starts 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import os
 import runpy
@@ -52,8 +51,10 @@ def ask(words: list[str], output: str, timeout: float) -> int | None:
     """A command's exit status, or None where its time was over."""
     global _server
     if _server is None or _server.poll() is not None:
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
-        _server = subprocess.Popen([sys.executable, __file__], cwd=REPO, env={**os.environ, **ENVIRONMENT}, **pipes)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        _server = subprocess.Popen(
+            [sys.executable, __file__], cwd=REPO, env={**os.environ, **ENVIRONMENT}, start_new_session=True, **pipes
+        )
         atexit.register(stop, _server)
     server = _server
     server.stdin.write(json.dumps([words, output]).encode() + b"\n")
@@ -69,9 +70,9 @@ def ask(words: list[str], output: str, timeout: float) -> int | None:
 
 def stop(server: subprocess.Popen) -> None:
     """End a server and the command it runs."""
-    with contextlib.suppress(ProcessLookupError):
+    if server.poll() is None:
         os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
+        server.wait()
 
 
 def serve() -> tuple[list[str], str]:

@@ -101,7 +101,7 @@ def task_of(dictionary: Dictionary) -> SimpleNamespace:
 
 def run_command(command: str, *arguments: Any, check: bool = True) -> subprocess.CompletedProcess:
     """``python -m fairseq_switchdec COMMAND ...`` in a process of its own; stdout and stderr together."""
-    result = run_module(command, *arguments)
+    result = run_module(command, *arguments, timeout=600)
     assert not check or result.returncode == 0, result.stdout[-5000:]
     return result
 
