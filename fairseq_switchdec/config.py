@@ -257,7 +257,7 @@ def build_space(options: Any, encoder_layers: int, decoder_layers: int) -> Decis
 def build_rule(options: LearningOptions) -> Union[QualityRule, BudgetRule, Eq7Rule, FixedRule]:
     """The weight rule that --policy-rule names, after `check_learning_options`."""
     rules: dict[str, Union[QualityRule, BudgetRule, Eq7Rule, FixedRule]] = {
-        "quality": QualityRule(),
+        "quality": QualityRule(options.policy_quality_slack, options.policy_quality_slack_nats),
         "budget": BudgetRule(options.policy_flops_budget),
         "eq7": Eq7Rule(),
         "fixed": FixedRule(options.policy_lambda),

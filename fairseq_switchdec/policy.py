@@ -132,6 +132,12 @@ class SwitchPolicy(Float32Module):
         self.reset_parameters()
         self.requires_grad_(False)
 
+    def keep_biases(self) -> list[Tensor]:
+        """Views of the parameters that all decisions to keep have in common: raised, they make the policy cautious."""
+        heads = [*self.sublayer_heads, self.token_head]
+        biases = [head.bias for head in heads if isinstance(head, nn.Linear)]
+        return [*biases[:-1], biases[-1][:1]]
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Make a new policy: every input gets the initial probabilities, so the greedy path keeps everything."""

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 #: Decay of the averages over updates of the gradients and of the constraint.
 AVERAGE_DECAY = 0.9
 ADAM_BETAS = (0.9, 0.98)
+#: How fast caution moves, in logits an update, as a multiple of the policy's learning rate; and how far at once.
+CAUTION_PACE, CAUTION_AT_ONCE = 25.0, 1.0
 
 
 class LearnerState(Float32Module):
@@ -35,6 +37,7 @@ class LearnerState(Float32Module):
     average_weight: Tensor
     best_quality: Tensor
     weights: Tensor
+    caution: Tensor
     feature_sum: Tensor
     feature_square_sum: Tensor
     feature_count: Tensor
@@ -50,6 +53,7 @@ class LearnerState(Float32Module):
         self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q and cost
         self.register_buffer("best_quality", torch.empty(()))
         self.register_buffer("weights", torch.ones(2))  # the rule's last ones: quality, cost
+        self.register_buffer("caution", torch.zeros(2))  # logits: what lasts, and what was added at once
         # Sums of thousands of squares, of which the variance keeps a small difference.
         self.register_buffer("feature_sum", torch.zeros_like(policy.feature_mean, dtype=torch.float64))
         self.register_buffer("feature_square_sum", torch.zeros_like(policy.feature_mean, dtype=torch.float64))
@@ -60,7 +64,8 @@ class LearnerState(Float32Module):
         """Begin a new training: forget Adam's moments, the averages and the weights. The features' statistics belong
         to the trained policy and stay.
         """
-        for name in ("adam_step", "exp_avg", "exp_avg_sq", "gradient_average", "constraint_average", "average_weight"):
+        averages = ("gradient_average", "constraint_average", "average_weight")
+        for name in ("adam_step", "exp_avg", "exp_avg_sq", *averages, "caution"):
             getattr(self, name).zero_()
         # Not infinite: fairseq's moving average of a model multiplies every buffer by a decay, which may be 0.
         self.best_quality.fill_(torch.finfo(torch.float32).max)
@@ -112,6 +117,7 @@ class PolicyLearner:
         state: averages and optimizer moments, see `LearnerState`.
         rule: weights of the two gradients (`fairseq_switchdec.rl.rules`).
         statistics_inputs: the policy stands still until its features are standardized by this many training inputs.
+        base_rate: the learning rate before it falls, at which a violation is met to the end.
     """
 
     def __init__(
@@ -120,11 +126,13 @@ class PolicyLearner:
         state: LearnerState,
         rule: Callable[[Observation], Weights],
         statistics_inputs: int = 3000,
+        base_rate: float = 0.0,
     ):
         self.policy = policy
         self.state = state
         self.rule = rule
         self.statistics_inputs = statistics_inputs
+        self.base_rate = base_rate
         self.totals: Tensor | None = None
         # Told by the policy, not by the count: a trained policy keeps the statistics it was trained with.
         self.standardized = bool(policy.feature_std.ne(1).any())
@@ -176,14 +184,16 @@ class PolicyLearner:
         self._average(2, self.state.constraint_average[1:], totals.new_tensor([quality / inputs, cost / inputs]))
         seen = self._observation()
         weights = self.rule(seen)
-        self.state.weights.copy_(torch.tensor(weights))
+        self.state.weights.copy_(torch.tensor([weights.quality, weights.cost]))
         self._move(weights.quality * seen.quality_gradient + weights.cost * seen.cost_gradient, learning_rate)
+        self._be_cautious(weights, learning_rate)
         return {
             "weight_quality": weights.quality,
             "weight_cost": weights.cost,
             "violation": seen.quality_violation,
             "gradient_quality": float(seen.quality_gradient.norm()),
             "gradient_cost": float(seen.cost_gradient.norm()),
+            "caution": float(self.state.caution.sum()),
         }
 
     def _totals_size(self) -> int:
@@ -221,7 +231,8 @@ class PolicyLearner:
         constraint = state.constraint_average / weight[[1, 2, 2]]
         violation, quality, cost = constraint.tolist()
         state.best_quality.clamp_(max=quality)
-        return Observation(quality_gradient, cost_gradient, violation, quality, float(state.best_quality), cost)
+        best, caution = float(state.best_quality), float(state.caution[0])
+        return Observation(quality_gradient, cost_gradient, violation, quality, best, cost, caution)
 
     @torch.no_grad()
     def _move(self, direction: Tensor, learning_rate: float) -> None:
@@ -233,3 +244,20 @@ class PolicyLearner:
         for parameter in self.policy.parameters():  # copied: vector_to_parameters would make them views of one storage
             parameter.copy_(self.flat[start : start + parameter.numel()].view_as(parameter))
             start += parameter.numel()
+
+    @torch.no_grad()
+    def _be_cautious(self, weights: Weights, learning_rate: float) -> None:
+        """Move what all decisions to keep have in common towards the constraint, or as far as it leaves room.
+
+        A proportional-integral controller: what is asked for adds up; and too little caution is answered at once with
+        more, which is taken back when it is no longer asked for. Room is only used while the policy still learns which
+        decisions to use it for.
+        """
+        lasting, at_once = self.state.caution
+        before = float(lasting + at_once)
+        rate = self.base_rate if weights.violation > 0 else learning_rate
+        lasting += CAUTION_PACE * rate * weights.violation * weights.remedy
+        at_once.fill_(CAUTION_AT_ONCE * max(weights.violation, 0.0) * max(weights.remedy, 0))
+        change = float(lasting + at_once) - before
+        for bias in self.policy.keep_biases():
+            bias += change

@@ -3,18 +3,25 @@
 Every rule gives the weights of one step e = w_q * g_q + w_c * g_c, descended: theta <- theta - gamma * e, where g_q is
 the gradient of the expected quality loss and g_c that of the expected cost. Quality is a loss: lower is better.
 
-| rule      | objective, constraint                    | weights                                        |
-|-----------|------------------------------------------|------------------------------------------------|
-| `quality` | least cost, quality loss within a bound  | w_c = 1, w_q = mu, phi = alpha (q - c)         |
-| `budget`  | best quality, cost within a budget       | w_q = 1, w_c = lambda, phi = alpha (cost - b)  |
-| `eq7`     | as printed: phi = q - c on the cost side | w_q = 1, w_c = lambda, c = least loss so far   |
-| `fixed`   | ablation "-CO" of Table 8                | w_q = 1, w_c = lambda, a constant              |
+| rule      | what it is for                           | weights                                       |
+|-----------|------------------------------------------|-----------------------------------------------|
+| `quality` | least cost, quality loss q within c      | w_c = 1, w_q = price; constraint q <= c       |
+| `budget`  | best quality, cost within a budget       | w_c = 1, w_q = price; constraint cost <= b    |
+| `eq7`     | as printed: phi = q - c on the cost side | w_q = 1, w_c = lambda, c = least loss so far  |
+| `fixed`   | ablation "-CO" of Table 8                | w_q = 1, w_c = lambda, a constant             |
 
-`quality` and `budget` are the dynamic barrier of Gong, Liu and Liu (NeurIPS 2021) and of its opposite problem.
+A multiplier as in Eq. 7 does not hold a constraint: |g|^2 grows with the number of decisions and phi does not, the
+gradients are noisy, and the greedy path is a step function of theta, so that a violation shows late and many decisions
+flip at once. `quality` and `budget` therefore meet theirs by *caution*, one number that
+`fairseq_switchdec.rl.PolicyLearner` adds to the logits of all decisions to keep: the one direction of theta that surely
+leads there, followed as far as the constraint is from being met ("to satisfy the constraint as soon as possible",
+section 3.3). The gradients tell the decisions apart, and where caution is needed again and again, the price of quality
+is too low, and rises with it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,15 +29,32 @@ from torch import Tensor
 
 RULES = ("quality", "budget", "eq7", "fixed")
 
-#: Multipliers are capped: gradients estimated by score function are noisy, and their norms can all but vanish.
+#: Multipliers of `eq7` are capped: gradients estimated by score function are noisy, and their norms can all but vanish.
 MAX_MULTIPLIER = 20.0
+#: What a nat a token weighs at first, where all of the computation weighs 1.
+PRICE = 0.5
+#: Logits of caution that still raise the price.
+LARGEST_CAUTION = 5.0
+#: Neither a loss nor a cost can be held more closely than by this share of it.
+LEAST_ALLOWANCE = 0.01
+#: The unit of a cost's distance from its budget.
+BUDGET_ALLOWANCE = 0.05
 
 
 class Weights(NamedTuple):
-    """Weights of the quality gradient and of the cost gradient."""
+    """What a rule says of an update.
+
+    Attributes:
+        quality: weight of the quality gradient.
+        cost: weight of the cost gradient.
+        violation: how far the constraint is from being met, in units of what it allows; negative within it.
+        remedy: what meets it: 1, keep more; -1, keep less; 0, there is no constraint.
+    """
 
     quality: float
     cost: float
+    violation: float = 0.0
+    remedy: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +68,7 @@ class Observation:
         quality: greedy path's loss q.
         best_quality: the least q so far, Eq. 7's "minimal loss".
         cost: greedy path's cost in (0, 1].
+        caution: logits that all updates so far have added to every decision to keep.
     """
 
     quality_gradient: Tensor
@@ -52,14 +77,20 @@ class Observation:
     quality: float
     best_quality: float
     cost: float
+    caution: float = 0.0
+
+    @property
+    def price(self) -> float:
+        """Weight of the quality gradient where the cost's is 1: rises as the odds of keeping were raised."""
+        return PRICE * math.exp(min(max(self.caution, 0.0), LARGEST_CAUTION))
 
 
-def barrier_multiplier(phi: float, constraint_gradient: Tensor, objective_gradient: Tensor, least: float) -> float:
-    """max((phi - <g_constraint, g_objective>) / |g_constraint|^2, 0), kept within [least, `MAX_MULTIPLIER`]."""
+def barrier_multiplier(phi: float, constraint_gradient: Tensor, objective_gradient: Tensor) -> float:
+    """max((phi - <g_constraint, g_objective>) / |g_constraint|^2, 0), at most `MAX_MULTIPLIER`."""
     numerator = phi - float(constraint_gradient @ objective_gradient)
     squared_norm = float(constraint_gradient @ constraint_gradient)
-    if numerator <= least * squared_norm:
-        return least
+    if numerator <= 0:
+        return 0.0
     if numerator >= MAX_MULTIPLIER * squared_norm:  # also where the norm vanishes
         return MAX_MULTIPLIER
     return numerator / squared_norm
@@ -69,28 +100,28 @@ def barrier_multiplier(phi: float, constraint_gradient: Tensor, objective_gradie
 class QualityRule:
     """Quality first, cost as far as it does not hurt (text around Eq. 6).
 
-    mu has a lower bound: the greedy path's loss is a step function of theta, so violations show late, and without the
-    bound the policy has gone too far by then.
+    Args:
+        slack: share of the keep-all path's loss by which the greedy path's may exceed it.
+        slack_nats: and by this many nats a token.
     """
 
-    alpha: float = 10.0
-    least: float = 0.5
+    slack: float = 0.05
+    slack_nats: float = 0.0
 
     def __call__(self, seen: Observation) -> Weights:
-        phi = self.alpha * seen.quality_violation
-        return Weights(barrier_multiplier(phi, seen.quality_gradient, seen.cost_gradient, self.least), 1.0)
+        allowed = max(self.slack * seen.quality + self.slack_nats, LEAST_ALLOWANCE * seen.quality, 1e-6)
+        return Weights(seen.price, 1.0, min(max(seen.quality_violation / allowed, -1.0), 2.0), remedy=1)
 
 
 @dataclass(frozen=True)
 class BudgetRule:
-    """Best quality subject to a budget on the computation ("constraint satisfaction on computation")."""
+    """Best quality subject to a budget on the computation ("constraint satisfaction on computation"): it is used up."""
 
     budget: float
-    alpha: float = 1.0
 
     def __call__(self, seen: Observation) -> Weights:
-        phi = self.alpha * (seen.cost - self.budget)
-        return Weights(1.0, barrier_multiplier(phi, seen.cost_gradient, seen.quality_gradient, 0.0))
+        violation = (seen.cost - self.budget) / BUDGET_ALLOWANCE
+        return Weights(seen.price, 1.0, min(max(violation, -1.0), 1.0), remedy=-1)
 
 
 @dataclass(frozen=True)
@@ -99,7 +130,7 @@ class Eq7Rule:
 
     def __call__(self, seen: Observation) -> Weights:
         phi = seen.quality - seen.best_quality
-        return Weights(1.0, barrier_multiplier(phi, seen.cost_gradient, seen.quality_gradient, 0.0))
+        return Weights(1.0, barrier_multiplier(phi, seen.cost_gradient, seen.quality_gradient))
 
 
 @dataclass(frozen=True)

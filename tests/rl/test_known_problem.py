@@ -127,7 +127,7 @@ def learn(vital: float, rule: Callable[[Observation], Weights], seed: int) -> De
     torch.manual_seed(seed)
     embedding = torch.eye(TYPES, FEATURES)
     policy = SwitchPolicy(SPACE, FEATURES, 32)
-    learner = PolicyLearner(policy, LearnerState(policy), rule, STATISTICS_UPDATES * INPUTS)
+    learner = PolicyLearner(policy, LearnerState(policy), rule, STATISTICS_UPDATES * INPUTS, LEARNING_RATE)
     for update in range(UPDATES):
         types = torch.randint(TYPES, (INPUTS,))
         features = (embedding[types] + 0.1 * torch.randn(INPUTS, FEATURES)).unsqueeze(1)

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.policy import SwitchPolicy
 from fairseq_switchdec.rl import Evidence, FixedRule, LearnerState, Observation, PolicyLearner, QualityRule, Weights
+from fairseq_switchdec.rl.learner import CAUTION_AT_ONCE, CAUTION_PACE
 
 DIM = 4
 SPACE = DecisionSpace(3, 2)
@@ -26,7 +27,11 @@ class Setup:
     """A policy, its learner and the observations its rule saw."""
 
     def __init__(
-        self, rule: Callable[[Observation], Weights] = DEFAULT_RULE, statistics: int = 0, per_layer: bool = False
+        self,
+        rule: Callable[[Observation], Weights] = DEFAULT_RULE,
+        statistics: int = 0,
+        per_layer: bool = False,
+        base_rate: float = 1e-2,
     ):
         torch.manual_seed(5)
         self.policy = SwitchPolicy(SPACE, DIM, 6, per_layer)
@@ -37,7 +42,7 @@ class Setup:
             self.seen.append(seen)
             return rule(seen)
 
-        self.learner = PolicyLearner(self.policy, self.state, watched, statistics)
+        self.learner = PolicyLearner(self.policy, self.state, watched, statistics, base_rate)
 
     @property
     def theta(self) -> Tensor:
@@ -255,13 +260,50 @@ def test_steps_equal_torchs_adam() -> None:
         assert_close(setup.theta, reference.detach())
 
 
+def biases(setup: Setup) -> Tensor:
+    """Those of keeping sublayers and tokens, which caution moves together."""
+    return torch.cat(setup.policy.keep_biases()).clone()
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+@pytest.mark.parametrize("remedy", [1, -1, 0])
+def test_caution_by_hand(remedy: int, per_layer: bool) -> None:
+    """What is asked for adds up: violations at the base rate, room at today's. Caution is also given at once, and then
+    taken back; boldness is not.
+    """
+    violations = [1.0, 2.0, -1.0, -0.5, 0.0, 0.25]
+    room, violated = CAUTION_PACE * 1e-3, CAUTION_PACE * 0.02
+    steps = [violated, 2 * violated, -room, -0.5 * room, 0.0, 0.25 * violated]
+    asked = iter(violations)
+    setup = Setup(lambda seen: Weights(0.0, 0.0, next(asked), remedy), per_layer=per_layer, base_rate=0.02)
+    start, before, lasting = setup.theta, biases(setup), 0.0
+    for seed, (violation, step) in enumerate(zip(violations, steps)):
+        logged = update(setup, merge(setup.evidence(seed)), learning_rate=1e-3)
+        lasting += remedy * step
+        at_once = CAUTION_AT_ONCE * max(violation, 0.0) if remedy == 1 else 0.0
+        assert logged["caution"] == pytest.approx(lasting + at_once, abs=1e-6)
+        assert_close(biases(setup), before + lasting + at_once)
+    assert len(before) == SPACE.num_sublayers + 1
+    assert int((setup.theta != start).sum()) == (len(before) if remedy else 0), "and nothing else moves"
+
+
+def test_caution_makes_every_decision_to_keep_likelier() -> None:
+    cautious = Setup(lambda seen: Weights(1.0, 1.0, 2.0, 1))
+    features = torch.randn(5, 1, DIM)
+    before, tokens_before = cautious.policy(features).probabilities()
+    update(cautious, merge(cautious.evidence(0)), learning_rate=0.0)
+    after, tokens = cautious.policy(features).probabilities()
+    assert bool((after > before).all()) and tokens is not None and tokens_before is not None
+    assert bool((tokens[:, 0] > tokens_before[:, 0]).all()) and bool((tokens[:, 1:] < tokens_before[:, 1:]).all())
+
+
 def test_a_learning_rate_of_zero_moves_nothing() -> None:
-    setup = Setup()
+    setup = Setup(FixedRule(1.0))
     update(setup, merge(setup.evidence(0)))
     before, state = setup.theta, setup.everything
     logged = update(setup, merge(setup.evidence(1)), learning_rate=0.0)
     assert torch.equal(setup.theta, before)
-    assert logged["weight_quality"] >= 0.5 and setup.state.adam_step == 2
+    assert logged["weight_quality"] == 1.0 and setup.state.adam_step == 2
     assert not torch.equal(setup.everything["state.exp_avg"], state["state.exp_avg"]), "the averages go on"
 
 
@@ -291,7 +333,7 @@ def test_a_learner_made_after_loading_goes_on_too() -> None:
         update(straight, merge(straight.evidence(seed)))
     policy, state = copy.deepcopy(straight.policy), LearnerState(straight.policy)
     state.load_state_dict(copy.deepcopy(straight.state.state_dict()))
-    later = PolicyLearner(policy, state, QualityRule(), 0)
+    later = PolicyLearner(policy, state, QualityRule(), 0, 1e-2)
     evidence = merge(straight.evidence(3))
     update(straight, evidence)
     later.accumulate(evidence)
