@@ -35,7 +35,7 @@ MAX_MULTIPLIER = 20.0
 PRICE = 0.5
 #: Logits of caution that still raise the price.
 LARGEST_CAUTION = 5.0
-#: Neither a loss nor a cost can be held more closely than by this share of it.
+#: A loss cannot be held more closely than by this share of it.
 LEAST_ALLOWANCE = 0.01
 #: The unit of a cost's distance from its budget.
 BUDGET_ALLOWANCE = 0.05
