@@ -186,7 +186,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
             policy, state = model.encoder.policy, model.learner_state
             if update_num == 0:  # also with --reset-optimizer and --finetune-from-model
                 state.restart()
-            self.learner = PolicyLearner(policy, state, rule, self.cfg.policy_statistics_inputs, self.cfg.policy_lr)
+            self.learner = PolicyLearner(policy, state, rule, self.cfg.policy_lr, self.cfg.policy_statistics_inputs)
         return self.learner
 
     def learning_rate(self, update_num: int) -> float:

@@ -116,8 +116,8 @@ class PolicyLearner:
         policy: its parameters are moved in place.
         state: averages and optimizer moments, see `LearnerState`.
         rule: weights of the two gradients (`fairseq_switchdec.rl.rules`).
-        statistics_inputs: the policy stands still until its features are standardized by this many training inputs.
         base_rate: the learning rate before it falls, at which a violation is met to the end.
+        statistics_inputs: the policy stands still until its features are standardized by this many training inputs.
     """
 
     def __init__(
@@ -125,8 +125,8 @@ class PolicyLearner:
         policy: SwitchPolicy,
         state: LearnerState,
         rule: Callable[[Observation], Weights],
+        base_rate: float,
         statistics_inputs: int = 3000,
-        base_rate: float = 0.0,
     ):
         self.policy = policy
         self.state = state

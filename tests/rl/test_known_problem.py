@@ -38,8 +38,8 @@ KEEP_ALL_LOSS, SLACK = 1.0, 0.05
 
 #: What skipping a sublayer loses in nats a token, and dropping tokens twice as much, where an input needs neither ...
 MILD = 0.002
-#: ... and where it does: more than the slack of all types together. `budget` has been tested with more.
-VITAL = {"quality": 0.3, "budget": 1.0}
+#: ... and where it does: more than the slack of all types together.
+VITAL = 0.3
 
 #: For each type, the open sublayers (attention, then feed-forward, of layers 1 to 4) and strategies 1 to 6.
 NEEDS = (
@@ -49,18 +49,18 @@ NEEDS = (
 )  # fmt: skip
 
 
-def loss_tables(vital: float) -> tuple[Tensor, Tensor]:
+def loss_tables() -> tuple[Tensor, Tensor]:
     """Nats that a type loses by skipping each sublayer, (types, num_sublayers), and by each strategy, (types, 7)."""
-    prices = {"m": MILD, "V": vital}
+    prices = {"m": MILD, "V": VITAL}
     sublayers = torch.zeros(TYPES, SPACE.num_sublayers)
     sublayers[:, SPACE.open_sublayers()] = torch.tensor([[prices[need] for need in needs] for needs, _ in NEEDS])
     tokens = torch.tensor([[0.0] + [2 * prices[need] for need in needs] for _, needs in NEEDS])
     return sublayers, tokens
 
 
-def path_loss(vital: float, types: Tensor, decisions: Decisions) -> Tensor:
+def path_loss(types: Tensor, decisions: Decisions) -> Tensor:
     """Nats a token, (B,)."""
-    sublayer_loss, token_loss = loss_tables(vital)
+    sublayer_loss, token_loss = loss_tables()
     keep, strategy = SPACE.flat(decisions)
     return KEEP_ALL_LOSS + (sublayer_loss[types] * ~keep).sum(1) + token_loss[types, strategy]
 
@@ -93,7 +93,7 @@ def pareto(objective: Tensor, constraint: Tensor) -> list[tuple[float, float, in
     return front
 
 
-def enumerated_best(vital: float, minimize: str, limit: float) -> Decisions:
+def enumerated_best(minimize: str, limit: float) -> Decisions:
     """Each type's decision in the best combination of one decision a type.
 
     Args:
@@ -103,7 +103,7 @@ def enumerated_best(vital: float, minimize: str, limit: float) -> Decisions:
     fronts = []
     for index in range(TYPES):
         values = {
-            "loss": path_loss(vital, torch.full((len(everything),), index), everything),
+            "loss": path_loss(torch.full((len(everything),), index), everything),
             "cost": path_cost(everything),
         }
         fronts.append(pareto(values.pop(minimize), values.popitem()[1]))
@@ -121,29 +121,29 @@ UPDATES, INPUTS, STATISTICS_UPDATES = 300, 192, 5
 LEARNING_RATE, FLOOR, KEEP_ALL_SHARE, NOISE = 1e-2, 0.02, 0.25, 0.1
 
 
-def learn(vital: float, rule: Callable[[Observation], Weights], seed: int) -> Decisions:
+def learn(rule: Callable[[Observation], Weights], seed: int) -> Decisions:
     """Each type's greedy decision after learning."""
     torch.manual_seed(seed)
     embedding = torch.eye(TYPES, FEATURES)
     policy = SwitchPolicy(SPACE, FEATURES, 32)
-    learner = PolicyLearner(policy, LearnerState(policy), rule, STATISTICS_UPDATES * INPUTS, LEARNING_RATE)
+    learner = PolicyLearner(policy, LearnerState(policy), rule, LEARNING_RATE, STATISTICS_UPDATES * INPUTS)
     for update in range(UPDATES):
         types = torch.randint(TYPES, (INPUTS,))
         features = (embedding[types] + 0.1 * torch.randn(INPUTS, FEATURES)).unsqueeze(1)
         ids = torch.arange(update * INPUTS, (update + 1) * INPUTS)
         uniforms = input_uniforms(seed, update, ids, SPACE.num_sublayers + 2)
-        learner.accumulate(evidence(vital, policy, types, features, uniforms))
+        learner.accumulate(evidence(policy, types, features, uniforms))
         learner.step(LEARNING_RATE * max(0.0, 1 - update / (0.9 * UPDATES)))
     return SPACE.decisions(*policy(embedding.unsqueeze(1)).greedy())
 
 
-def evidence(vital: float, policy: SwitchPolicy, types: Tensor, features: Tensor, uniforms: Tensor) -> Evidence:
+def evidence(policy: SwitchPolicy, types: Tensor, features: Tensor, uniforms: Tensor) -> Evidence:
     """What the criterion gathers, with losses from the tables."""
     keep_all = uniforms[:, -1] < KEEP_ALL_SHARE
     distribution = policy(features)
     chosen = SampledChooser(uniforms[:, :-1], keep_all, FLOOR)(distribution, policy.stages[0])
     sampled, greedy = (SPACE.decisions(*choice) for choice in (chosen, distribution.greedy()))
-    losses = [path_loss(vital, types, path) + NOISE * torch.randn(len(types)) for path in (sampled, greedy)]
+    losses = [path_loss(types, path) + NOISE * torch.randn(len(types)) for path in (sampled, greedy)]
     costs = [path_cost(path) for path in (sampled, greedy)]
     advantages = torch.stack([losses[0] - losses[1], costs[0] - costs[1]], dim=1) * ~keep_all.unsqueeze(1)
     return Evidence(
@@ -164,28 +164,25 @@ BUDGET = 0.6
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_quality_finds_the_cheapest_decisions_within_the_bound(seed: int) -> None:
-    vital = VITAL["quality"]
-    best = enumerated_best(vital, "cost", KEEP_ALL_LOSS * (1 + SLACK))
-    assert learn(vital, QualityRule(), seed).to_json() == best.to_json()
+    best = enumerated_best("cost", KEEP_ALL_LOSS * (1 + SLACK))
+    assert learn(QualityRule(), seed).to_json() == best.to_json()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_budget_finds_the_best_decisions_within_the_budget(seed: int) -> None:
-    vital = VITAL["budget"]
-    best = enumerated_best(vital, "loss", BUDGET)
-    assert learn(vital, BudgetRule(BUDGET), seed).to_json() == best.to_json()
+    best = enumerated_best("loss", BUDGET)
+    assert learn(BudgetRule(BUDGET), seed).to_json() == best.to_json()
 
 
-@pytest.mark.parametrize("vital", VITAL.values())
-def test_the_problem_is_what_it_is_said_to_be(vital: float) -> None:
+def test_the_problem_is_what_it_is_said_to_be() -> None:
     """The best decisions differ by type, skip all that is mild and nothing vital, and leave no second choice."""
     bound, types = KEEP_ALL_LOSS * (1 + SLACK), torch.arange(TYPES)
-    best = enumerated_best(vital, "loss", BUDGET)
-    assert best.equal(enumerated_best(vital, "cost", bound))
+    best = enumerated_best("loss", BUDGET)
+    assert best.equal(enumerated_best("cost", bound))
     keep, strategy = SPACE.flat(best)
     assert strategy.tolist() == [3, 6, 0]
-    assert torch.equal(keep, loss_tables(vital)[0] != MILD)
-    assert path_cost(best).mean() < BUDGET and path_loss(vital, types, best).mean() < bound
+    assert torch.equal(keep, loss_tables()[0] != MILD)
+    assert path_cost(best).mean() < BUDGET and path_loss(types, best).mean() < bound
     for row, column in SPACE.open_sublayers().expand(TYPES, -1).nonzero().tolist():
         flipped = keep.clone()
         flipped[row, column] ^= True
@@ -193,4 +190,4 @@ def test_the_problem_is_what_it_is_said_to_be(vital: float) -> None:
         if flipped[row, column]:
             assert path_cost(other).mean() > BUDGET
         else:
-            assert path_loss(vital, types, other).mean() > bound
+            assert path_loss(types, other).mean() > bound

@@ -42,7 +42,7 @@ class Setup:
             self.seen.append(seen)
             return rule(seen)
 
-        self.learner = PolicyLearner(self.policy, self.state, watched, statistics, base_rate)
+        self.learner = PolicyLearner(self.policy, self.state, watched, base_rate, statistics)
 
     @property
     def theta(self) -> Tensor:
@@ -159,7 +159,7 @@ def test_a_trained_policy_keeps_its_statistics() -> None:
     update(trained, merge(trained.evidence(0)))
     mean = trained.policy.feature_mean.clone()
     trained.state.restart()
-    later = PolicyLearner(trained.policy, trained.state, DEFAULT_RULE, statistics_inputs=1000)
+    later = PolicyLearner(trained.policy, trained.state, DEFAULT_RULE, 1e-2, statistics_inputs=1000)
     later.accumulate(merge(trained.evidence(1)))
     assert later.step(1e-2), "it learns at once"
     assert torch.equal(trained.policy.feature_mean, mean)
@@ -333,7 +333,7 @@ def test_a_learner_made_after_loading_goes_on_too() -> None:
         update(straight, merge(straight.evidence(seed)))
     policy, state = copy.deepcopy(straight.policy), LearnerState(straight.policy)
     state.load_state_dict(copy.deepcopy(straight.state.state_dict()))
-    later = PolicyLearner(policy, state, QualityRule(), 0, 1e-2)
+    later = PolicyLearner(policy, state, QualityRule(), 1e-2, 0)
     evidence = merge(straight.evidence(3))
     update(straight, evidence)
     later.accumulate(evidence)
