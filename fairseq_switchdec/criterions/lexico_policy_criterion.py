@@ -18,7 +18,14 @@ from ..cost import Skipped, cost
 from ..decisions import Decisions
 from ..errors import UserError
 from ..policy import Chooser, input_uniforms, random_decisions
-from ..rl import Evidence, PolicyLearner, SampledChooser, Weights, score_function_gradients
+from ..rl import (
+    Evidence,
+    PolicyLearner,
+    SampledChooser,
+    Weights,
+    limited_advantages,
+    score_function_gradients,
+)
 from .objective import PathLoss
 
 #: Marks the sums of `PathLoss.measures` in what is logged.
@@ -58,6 +65,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
             )
         self.cfg = cfg
         self.objective = task.build_objective(cfg)
+        self.rule = build_rule(cfg)
         self.learner: PolicyLearner | None = None
 
     def train(self, mode: bool = True) -> LexicoPolicyCriterion:
@@ -142,18 +150,22 @@ class LexicoPolicyCriterion(FairseqCriterion):
         ]
         sampled_cost, greedy_cost = (value.to(sampled.quality) for value in costs)
         rows = explored.to(sampled.quality.device)
-        advantages = torch.stack(
-            [sampled.quality - greedy.quality, sampled_cost - greedy_cost], dim=1
-        ) * rows.unsqueeze(1)
         assert sampled.features is not None
+        weights = Weights(*model.learner_state.weights.tolist())
+        limit = weights.advantage_limit if self.rule.limits_advantages else math.inf
+        limited = limited_advantages(sampled.quality, greedy.quality, limit)
+        baseline = min(max(model.learner_state.baseline, -limit), limit)  # made with other limits
         gradients = score_function_gradients(
-            policy, sampled.features, sampled.decisions, advantages, options.policy_floor
+            policy,
+            sampled.features,
+            sampled.decisions,
+            torch.stack([limited - baseline, sampled_cost - greedy_cost], dim=1) * rows.unsqueeze(1),
+            options.policy_floor,
         )
         bound = sampled.quality * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
         # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
-        weights = Weights(*model.learner_state.weights.tolist())
         ratio = weights.cost / max(weights.quality, 1e-8)
-        advantage = -(advantages[:, 0] + ratio * advantages[:, 1])
+        advantage = (greedy.quality - sampled.quality + ratio * (greedy_cost - sampled_cost)) * rows
         log["sampled"] = int(explored.sum())
         log["reward"] = -((sampled.quality + ratio * sampled_cost) * rows).sum()
         log["advantage"] = advantage.sum()
@@ -162,6 +174,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         return Evidence(
             gradients=gradients,
             sampled=log["sampled"],
+            advantage=float((limited * rows).sum()),
+            sampled_cost=float((sampled_cost * rows).sum()),
             violation=float(((greedy.quality - bound) * ~rows).sum()),
             compared=int((~explored).sum()),
             quality=float(greedy.quality.sum()),
@@ -175,26 +189,32 @@ class LexicoPolicyCriterion(FairseqCriterion):
         if self.cfg.policy_decisions != "learned":
             return
         learner = self.policy_learner(model, update_num)
-        logged = learner.step(self.learning_rate(update_num), self.task.sum_over_ranks)
+        progress = self.progress(update_num)
+        settled = 1.0 if progress is None else progress
+        logged = learner.step(self.learning_rate(update_num), settled, self.task.sum_over_ranks)
         for name, value in logged.items():
             metrics.log_scalar(f"policy_{name}", value, round=4)
 
     def policy_learner(self, model: Any, update_num: int) -> PolicyLearner:
         """The learner, made when the model is on its device and a checkpoint has been loaded."""
         if self.learner is None:
-            rule = build_rule(self.cfg)
             policy, state = model.encoder.policy, model.learner_state
             if update_num == 0:  # also with --reset-optimizer and --finetune-from-model
                 state.restart()
-            self.learner = PolicyLearner(policy, state, rule, self.cfg.policy_lr, self.cfg.policy_statistics_inputs)
+            rate, inputs = self.cfg.policy_lr, self.cfg.policy_statistics_inputs
+            self.learner = PolicyLearner(policy, state, self.rule, rate, inputs)
         return self.learner
 
     def learning_rate(self, update_num: int) -> float:
-        """gamma_t: falls linearly to 0, which it reaches at 90 % of training: the model then settles on its paths."""
+        """gamma_t: falls linearly to 0 while the policy learns; does not fall where training has no known length."""
+        return self.cfg.policy_lr * (1 - (self.progress(update_num) or 0.0))
+
+    def progress(self, update_num: int) -> float | None:
+        """Share of the policy's updates that lie behind: it learns for 90 % of training, after which only caution moves
+        it. None where training has no known length.
+        """
         total = self.cfg.policy_total_updates or self.cfg.max_update
-        if total <= 0:
-            return self.cfg.policy_lr
-        return self.cfg.policy_lr * max(0.0, 1 - update_num / (0.9 * total))
+        return min(1.0, update_num / (0.9 * total)) if total > 0 else None
 
     def log_path(self, model: Any, sample: dict[str, Any], path: PathLoss) -> dict[str, Any]:
         """Sums over a batch of the cost, the skipped shares and the measures of a path."""

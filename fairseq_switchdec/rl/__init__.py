@@ -3,7 +3,7 @@
 from .learner import Evidence, LearnerState, PolicyLearner
 from .rules import RULES, BudgetRule, Eq7Rule, FixedRule, Observation, QualityRule, Weights
 from .sampling import SampledChooser
-from .score_function import score_function_gradients
+from .score_function import limited_advantages, score_function_gradients
 
 __all__ = [
     "RULES",
@@ -17,5 +17,6 @@ __all__ = [
     "QualityRule",
     "SampledChooser",
     "Weights",
+    "limited_advantages",
     "score_function_gradients",
 ]

@@ -15,7 +15,7 @@ from .rules import Observation, Weights
 
 logger = logging.getLogger(__name__)
 
-#: Decay of the averages over updates of the gradients and of the constraint.
+#: Decay of the averages over updates.
 AVERAGE_DECAY = 0.9
 ADAM_BETAS = (0.9, 0.98)
 #: How fast caution moves, in logits an update, as a multiple of the policy's learning rate; and how far at once.
@@ -34,6 +34,7 @@ class LearnerState(Float32Module):
     exp_avg_sq: Tensor
     gradient_average: Tensor
     constraint_average: Tensor
+    sampled_average: Tensor
     average_weight: Tensor
     best_quality: Tensor
     weights: Tensor
@@ -50,6 +51,7 @@ class LearnerState(Float32Module):
         self.register_buffer("exp_avg_sq", torch.zeros(parameters))
         self.register_buffer("gradient_average", torch.zeros(2, parameters))  # g_q, g_c
         self.register_buffer("constraint_average", torch.zeros(3))  # q - c, q, cost
+        self.register_buffer("sampled_average", torch.zeros(3))  # sampled paths' limited advantage, cost; their weight
         self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q and cost
         self.register_buffer("best_quality", torch.empty(()))
         self.register_buffer("weights", torch.ones(2))  # the rule's last ones: quality, cost
@@ -64,12 +66,24 @@ class LearnerState(Float32Module):
         """Begin a new training: forget Adam's moments, the averages and the weights. The features' statistics belong
         to the trained policy and stay.
         """
-        averages = ("gradient_average", "constraint_average", "average_weight")
+        averages = ("gradient_average", "constraint_average", "sampled_average", "average_weight")
         for name in ("adam_step", "exp_avg", "exp_avg_sq", *averages, "caution"):
             getattr(self, name).zero_()
         # Not infinite: fairseq's moving average of a model multiplies every buffer by a decay, which may be 0.
         self.best_quality.fill_(torch.finfo(torch.float32).max)
         self.weights.fill_(1.0)
+
+    @property
+    def baseline(self) -> float:
+        """Mean limited advantage of the sampled paths of the last updates: what they have in common tells no decision
+        from another.
+        """
+        advantage, _, weight = self.sampled_average.tolist()
+        return advantage / weight if weight > 0 else 0.0
+
+
+#: Numbers of `Evidence`, in the order of its `Evidence.totals`.
+SCALARS = ("sampled", "advantage", "sampled_cost", "violation", "compared", "quality", "cost", "inputs")
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,8 @@ class Evidence:
     Attributes:
         gradients: (2, P), sums of advantage x grad log pi for quality and for cost, over ``sampled`` inputs.
         sampled: inputs whose loss was measured on a sampled path.
+        advantage: sum of their quality advantages, limited as the rule says, before a baseline is taken from them.
+        sampled_cost: sum of these paths' costs.
         violation: sum of q - c over the ``compared`` inputs, whose keep-all loss is known.
         compared: number of those.
         quality: sum of the greedy path's loss, nats a token, over ``inputs``.
@@ -89,6 +105,8 @@ class Evidence:
 
     gradients: Tensor
     sampled: int
+    advantage: float
+    sampled_cost: float
     violation: float
     compared: int
     quality: float
@@ -103,7 +121,7 @@ class Evidence:
         and the same batch on eight move it alike. Adam would scale up what rounding leaves of a vanishing gradient.
         """
         features = self.features.double()
-        scalars = (self.sampled, self.violation, self.compared, self.quality, self.cost, self.inputs)
+        scalars = [getattr(self, name) for name in SCALARS]
         parts = (self.gradients.double(), features.sum(0), features.square().sum(0))
         scalar_tensor = torch.tensor(scalars, dtype=torch.float64, device=features.device)
         return torch.cat([scalar_tensor, *(part.flatten() for part in parts)])
@@ -116,7 +134,7 @@ class PolicyLearner:
         policy: its parameters are moved in place.
         state: averages and optimizer moments, see `LearnerState`.
         rule: weights of the two gradients (`fairseq_switchdec.rl.rules`).
-        base_rate: the learning rate before it falls, at which a violation is met to the end.
+        base_rate: the learning rate before it falls, at which the constraint is met to the end.
         statistics_inputs: the policy stands still until its features are standardized by this many training inputs.
     """
 
@@ -154,11 +172,19 @@ class PolicyLearner:
         totals = evidence.totals()
         self.totals = totals if self.totals is None else self.totals + totals
 
-    def step(self, learning_rate: float, all_reduce: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
+    def step(
+        self,
+        learning_rate: float,
+        settled: float = 1.0,
+        all_reduce: Callable[[Tensor], Tensor] | None = None,
+    ) -> dict[str, float]:
         """End an update: add up all ranks, weigh the gradients, move the policy.
 
         Args:
             learning_rate: gamma_t.
+            settled: in [0, 1], weight of the greedy path in the cost that a budget is held against; the sampled paths
+                have the rest. Their cost moves with every probability, the greedy one's not before they pass a half,
+                and then by many decisions at once: early it comes too late.
             all_reduce: sum of a float64 vector over all ranks; every rank must call.
 
         Returns:
@@ -170,19 +196,21 @@ class PolicyLearner:
         self.reset()
         if all_reduce is not None:
             totals = all_reduce(totals)
-        sampled, violation, compared, quality, cost, inputs = totals[:6].tolist()
+        sampled, advantage, sampled_cost, violation, compared, quality, cost, inputs = totals[: len(SCALARS)].tolist()
         if inputs == 0 or not bool(totals.isfinite().all()):  # one NaN would stay in the averages for good
             return {}
-        gradients, feature_sum, feature_square_sum = self._split(totals[6:])
+        gradients, feature_sum, feature_square_sum = self._split(totals[len(SCALARS) :])
         if not self.standardized and self.state.feature_count < self.statistics_inputs:
             self._gather_statistics(inputs, feature_sum, feature_square_sum)
             return {}
         if sampled:
+            means = totals.new_tensor([advantage / sampled, sampled_cost / sampled, 1.0])
+            self.state.sampled_average.lerp_(means.to(self.state.sampled_average), 1 - AVERAGE_DECAY)
             self._average(0, self.state.gradient_average, gradients / sampled)
         if compared:
             self._average(1, self.state.constraint_average[:1], totals.new_tensor([violation / compared]))
         self._average(2, self.state.constraint_average[1:], totals.new_tensor([quality / inputs, cost / inputs]))
-        seen = self._observation()
+        seen = self._observation(settled)
         weights = self.rule(seen)
         self.state.weights.copy_(torch.tensor([weights.quality, weights.cost]))
         self._move(weights.quality * seen.quality_gradient + weights.cost * seen.cost_gradient, learning_rate)
@@ -197,7 +225,7 @@ class PolicyLearner:
         }
 
     def _totals_size(self) -> int:
-        return 6 + 2 * self.flat.numel() + 2 * self.state.feature_sum.numel()
+        return len(SCALARS) + 2 * self.flat.numel() + 2 * self.state.feature_sum.numel()
 
     def _split(self, totals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         parameters, features = 2 * self.flat.numel(), self.state.feature_sum.numel()
@@ -224,12 +252,15 @@ class PolicyLearner:
         weight = self.state.average_weight[kind]
         weight.lerp_(torch.ones_like(weight), 1 - AVERAGE_DECAY)
 
-    def _observation(self) -> Observation:
+    def _observation(self, settled: float) -> Observation:
         state = self.state
         weight = state.average_weight.clamp(min=1 - AVERAGE_DECAY)  # the averages started at zero
         quality_gradient, cost_gradient = state.gradient_average / weight[0]
         constraint = state.constraint_average / weight[[1, 2, 2]]
         violation, quality, cost = constraint.tolist()
+        _, sampled_cost, sampled_weight = state.sampled_average.tolist()
+        if sampled_weight > 0:
+            cost = settled * cost + (1 - settled) * sampled_cost / sampled_weight
         state.best_quality.clamp_(max=quality)
         best, caution = float(state.best_quality), float(state.caution[0])
         return Observation(quality_gradient, cost_gradient, violation, quality, best, cost, caution)
@@ -250,12 +281,14 @@ class PolicyLearner:
         """Move what all decisions to keep have in common towards the constraint, or as far as it leaves room.
 
         A proportional-integral controller: what is asked for adds up; and too little caution is answered at once with
-        more, which is taken back when it is no longer asked for. Room is only used while the policy still learns which
-        decisions to use it for.
+        more, which is taken back when it is no longer asked for. Room to skip is only used while the policy still
+        learns which decisions to skip.
         """
+        if self.base_rate == 0:  # the policy is to stay as it is
+            return
         lasting, at_once = self.state.caution
         before = float(lasting + at_once)
-        rate = self.base_rate if weights.violation > 0 else learning_rate
+        rate = learning_rate if weights.violation < 0 < weights.remedy else self.base_rate
         lasting += CAUTION_PACE * rate * weights.violation * weights.remedy
         at_once.fill_(CAUTION_AT_ONCE * max(weights.violation, 0.0) * max(weights.remedy, 0))
         change = float(lasting + at_once) - before

@@ -15,15 +15,15 @@ gradients are noisy, and the greedy path is a step function of theta, so that a 
 flip at once. `quality` and `budget` therefore meet theirs by *caution*, one number that
 `fairseq_switchdec.rl.PolicyLearner` adds to the logits of all decisions to keep: the one direction of theta that surely
 leads there, followed as far as the constraint is from being met ("to satisfy the constraint as soon as possible",
-section 3.3). The gradients tell the decisions apart, and where caution is needed again and again, the price of quality
-is too low, and rises with it.
+section 3.3). The gradients tell the decisions apart, no path being blamed for more than all of the computation was
+worth (`Weights.advantage_limit`); and the price of quality follows the caution that is needed.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -31,10 +31,11 @@ RULES = ("quality", "budget", "eq7", "fixed")
 
 #: Multipliers of `eq7` are capped: gradients estimated by score function are noisy, and their norms can all but vanish.
 MAX_MULTIPLIER = 20.0
-#: What a nat a token weighs at first, where all of the computation weighs 1.
-PRICE = 0.5
-#: Logits of caution that still raise the price.
-LARGEST_CAUTION = 5.0
+#: What a nat a token weighs at first, where all of the computation weighs 1; and the power of the odds of keeping by
+#: which it falls.
+PRICE, FALL = 1.0, 0.25
+#: The price moves by at most this power of e.
+LARGEST_EXPONENT = 5.0
 #: A loss cannot be held more closely than by this share of it.
 LEAST_ALLOWANCE = 0.01
 #: The unit of a cost's distance from its budget.
@@ -56,6 +57,11 @@ class Weights(NamedTuple):
     violation: float = 0.0
     remedy: int = 0
 
+    @property
+    def advantage_limit(self) -> float:
+        """Nats a token that weigh as much as all of the computation."""
+        return self.cost / max(self.quality, 1e-8)
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -67,8 +73,8 @@ class Observation:
         quality_violation: q - c of rule `quality`: greedy path's loss over its bound (nats a token).
         quality: greedy path's loss q.
         best_quality: the least q so far, Eq. 7's "minimal loss".
-        cost: greedy path's cost in (0, 1].
-        caution: logits that all updates so far have added to every decision to keep.
+        cost: in (0, 1], of the greedy and the sampled paths, weighed as `PolicyLearner.step` says.
+        caution: logits that were added to every decision to keep so far, and last.
     """
 
     quality_gradient: Tensor
@@ -81,8 +87,13 @@ class Observation:
 
     @property
     def price(self) -> float:
-        """Weight of the quality gradient where the cost's is 1: rises as the odds of keeping were raised."""
-        return PRICE * math.exp(min(max(self.caution, 0.0), LARGEST_CAUTION))
+        """Weight of the quality gradient where the cost's is 1.
+
+        It rises with the odds of keeping that were asked for, and falls with them more slowly: the model is trained on
+        the paths that it lets through.
+        """
+        slope = 1.0 if self.caution > 0 else FALL
+        return PRICE * math.exp(min(max(slope * self.caution, -LARGEST_EXPONENT), LARGEST_EXPONENT))
 
 
 def barrier_multiplier(phi: float, constraint_gradient: Tensor, objective_gradient: Tensor) -> float:
@@ -107,6 +118,7 @@ class QualityRule:
 
     slack: float = 0.05
     slack_nats: float = 0.0
+    limits_advantages: ClassVar[bool] = True
 
     def __call__(self, seen: Observation) -> Weights:
         allowed = max(self.slack * seen.quality + self.slack_nats, LEAST_ALLOWANCE * seen.quality, 1e-6)
@@ -118,6 +130,7 @@ class BudgetRule:
     """Best quality subject to a budget on the computation ("constraint satisfaction on computation"): it is used up."""
 
     budget: float
+    limits_advantages: ClassVar[bool] = True
 
     def __call__(self, seen: Observation) -> Weights:
         violation = (seen.cost - self.budget) / BUDGET_ALLOWANCE
@@ -127,6 +140,8 @@ class BudgetRule:
 @dataclass(frozen=True)
 class Eq7Rule:
     """Eq. 7 and the line below it, as printed: raises lambda when quality is bad. Kept for comparison."""
+
+    limits_advantages: ClassVar[bool] = False
 
     def __call__(self, seen: Observation) -> Weights:
         phi = seen.quality - seen.best_quality
@@ -138,6 +153,7 @@ class FixedRule:
     """Eq. 4 with a constant lambda (Table 8, "-CO")."""
 
     weight: float
+    limits_advantages: ClassVar[bool] = False
 
     def __call__(self, seen: Observation) -> Weights:
         return Weights(1.0, self.weight)

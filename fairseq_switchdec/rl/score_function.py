@@ -1,4 +1,4 @@
-"""Score-function gradients with the self-critical baseline (paper, Eq. 5 and "Optimization")."""
+"""Score-function gradients with the self-critical baseline (paper, Eq. 5 and "Optimization"), with less noise."""
 
 from __future__ import annotations
 
@@ -10,12 +10,23 @@ from ..decisions import Decisions
 from ..policy import SwitchPolicy
 
 
+def limited_advantages(sampled: Tensor, greedy: Tensor, limit: float) -> Tensor:
+    """What sampled paths lose to the greedy ones, (B,), but at most ``limit``, either way.
+
+    A few sublayers cannot be spared: without them a model loses nats, where without the others it loses hundredths. The
+    skips of an input share its advantage, so one of those hides what the others did. A bias that takes little away:
+    what exceeds the limit is not worth its cost by any means.
+    """
+    return (sampled - greedy).clamp(-limit, limit)
+
+
 def score_function_gradients(
     policy: SwitchPolicy, features: Tensor, decisions: Decisions, advantages: Tensor, floor: float
 ) -> Tensor:
     """Sum over inputs of advantage x grad log pi(decisions | features), for several advantages at once.
 
-    With advantage = f(sampled) - f(greedy) this estimates the gradient of the expected f, to be *descended*.
+    With advantage = f(sampled) - f(greedy), less any constant, this estimates the gradient of the expected f, to be
+    *descended* (of what remains of it, where advantages are limited).
 
     Args:
         features: (B, stages, D), what the decisions were made from; no gradient flows into it.

@@ -113,14 +113,16 @@ class SwitchingTask:
             sys.exit(0)
         model.train()
         model.set_num_updates(update_num)
+        # Before a rollout reads the learner's state: a new training begins with a new one.
+        learner = criterion.policy_learner(model, update_num) if criterion.cfg.policy_decisions == "learned" else None
         device = sample["net_input"]["src_tokens"].device
         with torch.autocast(device.type, enabled=isinstance(optimizer, AMPOptimizer)):
             rollout = criterion.rollout(model, sample, update_num)
         if ignore_grad or is_filler(sample):
             optimizer.backward(rollout.loss * 0)  # every rank takes part in what the backward pass sums over ranks
             return without_weight(rollout.loss, rollout.log)
-        if rollout.evidence is not None:
-            criterion.policy_learner(model, update_num).accumulate(rollout.evidence)
+        if learner is not None and rollout.evidence is not None:
+            learner.accumulate(rollout.evidence)
         optimizer.backward(rollout.loss)
         return rollout.loss, rollout.sample_size, rollout.log
 

@@ -2,7 +2,8 @@
 
 Inputs of three types need different sublayers and tokens. The policy sees a noisy embedding of the type; the loss of a
 path is read from a table, its cost from the real cost model; everything else is what training runs: sampling with a
-floor, a share of keep-all inputs, the self-critical baseline, score-function gradients, the learner and the rule.
+floor, a share of keep-all inputs, advantages over the greedy path, limited and less their mean, score-function
+gradients, the learner and the rule.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fairseq_switchdec.rl import (
     QualityRule,
     SampledChooser,
     Weights,
+    limited_advantages,
     score_function_gradients,
 )
 
@@ -132,12 +134,13 @@ def learn(rule: Callable[[Observation], Weights], seed: int) -> Decisions:
         features = (embedding[types] + 0.1 * torch.randn(INPUTS, FEATURES)).unsqueeze(1)
         ids = torch.arange(update * INPUTS, (update + 1) * INPUTS)
         uniforms = input_uniforms(seed, update, ids, SPACE.num_sublayers + 2)
-        learner.accumulate(evidence(policy, types, features, uniforms))
-        learner.step(LEARNING_RATE * max(0.0, 1 - update / (0.9 * UPDATES)))
+        learner.accumulate(evidence(learner.state, policy, types, features, uniforms))
+        progress = min(1.0, update / (0.9 * UPDATES))
+        learner.step(LEARNING_RATE * (1 - progress), progress)
     return SPACE.decisions(*policy(embedding.unsqueeze(1)).greedy())
 
 
-def evidence(policy: SwitchPolicy, types: Tensor, features: Tensor, uniforms: Tensor) -> Evidence:
+def evidence(state: LearnerState, policy: SwitchPolicy, types: Tensor, features: Tensor, uniforms: Tensor) -> Evidence:
     """What the criterion gathers, with losses from the tables."""
     keep_all = uniforms[:, -1] < KEEP_ALL_SHARE
     distribution = policy(features)
@@ -145,10 +148,15 @@ def evidence(policy: SwitchPolicy, types: Tensor, features: Tensor, uniforms: Te
     sampled, greedy = (SPACE.decisions(*choice) for choice in (chosen, distribution.greedy()))
     losses = [path_loss(types, path) + NOISE * torch.randn(len(types)) for path in (sampled, greedy)]
     costs = [path_cost(path) for path in (sampled, greedy)]
-    advantages = torch.stack([losses[0] - losses[1], costs[0] - costs[1]], dim=1) * ~keep_all.unsqueeze(1)
+    limit = Weights(*state.weights.tolist()).advantage_limit
+    limited = limited_advantages(losses[0], losses[1], limit)
+    differences = torch.stack([limited - min(state.baseline, limit), costs[0] - costs[1]], dim=1)
+    advantages = differences * ~keep_all.unsqueeze(1)
     return Evidence(
         gradients=score_function_gradients(policy, features, sampled, advantages, FLOOR),
         sampled=int((~keep_all).sum()),
+        advantage=float((limited * ~keep_all).sum()),
+        sampled_cost=float((costs[0] * ~keep_all).sum()),
         violation=float(((losses[1] - losses[0] * (1 + SLACK)) * keep_all).sum()),
         compared=int(keep_all.sum()),
         quality=float(losses[1].sum()),

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.policy import SwitchPolicy
 from fairseq_switchdec.rl import Evidence, FixedRule, LearnerState, Observation, PolicyLearner, QualityRule, Weights
-from fairseq_switchdec.rl.learner import CAUTION_AT_ONCE, CAUTION_PACE
+from fairseq_switchdec.rl.learner import CAUTION_AT_ONCE, CAUTION_PACE, SCALARS
 
 DIM = 4
 SPACE = DecisionSpace(3, 2)
@@ -65,6 +65,8 @@ class Setup:
             Evidence(
                 gradients=draw(2, self.theta.numel()) * (index % 4 > 0),
                 sampled=int(index % 4 > 0),
+                advantage=float(draw()) * (index % 4 > 0),
+                sampled_cost=float(draw().sigmoid()) * (index % 4 > 0),
                 violation=float(draw()) * (index % 4 == 0),
                 compared=int(index % 4 == 0),
                 quality=float(draw().abs()),
@@ -78,7 +80,7 @@ class Setup:
 
 def merge(parts: Sequence[Evidence]) -> Evidence:
     """The evidence of a batch made of these."""
-    names = ("gradients", "sampled", "violation", "compared", "quality", "cost", "inputs")
+    names = ("gradients", *SCALARS)
     sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
     return Evidence(**sums, features=torch.cat([part.features for part in parts]))
 
@@ -89,11 +91,13 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], **tolerance
         assert_close(second[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-def update(setup: Setup, *micro_batches: Evidence, learning_rate: float = 1e-2) -> dict[str, float]:
+def update(
+    setup: Setup, *micro_batches: Evidence, learning_rate: float = 1e-2, settled: float = 1.0
+) -> dict[str, float]:
     setup.learner.reset()
     for evidence in micro_batches:
         setup.learner.accumulate(evidence)
-    return setup.learner.step(learning_rate)
+    return setup.learner.step(learning_rate, settled)
 
 
 @pytest.mark.parametrize("statistics", [0, 20])
@@ -136,7 +140,7 @@ def test_an_update_without_evidence_does_nothing() -> None:
     for statistics in (0, 100):
         setup = Setup(statistics=statistics)
         before = setup.everything
-        assert setup.learner.step(1e-2) == {} and setup.learner.step(1e-2, lambda totals: totals) == {}
+        assert setup.learner.step(1e-2) == {} and setup.learner.step(1e-2, all_reduce=lambda totals: totals) == {}
         assert_same(before, setup.everything, rtol=0, atol=0)
         assert not setup.seen
 
@@ -195,13 +199,14 @@ def test_a_constant_feature_does_not_divide_by_zero() -> None:
     assert logits.isfinite().all() and (setup.policy.feature_std > 0).all()
 
 
-def test_averages_by_hand() -> None:
+@pytest.mark.parametrize("settled", [0.0, 0.3, 1.0])
+def test_averages_by_hand(settled: float) -> None:
     """Bias-corrected averages over updates with decay .9: weights .1 x .9^age, divided by their sum."""
     setup = Setup()
     updates = [merge(setup.evidence(seed)) for seed in range(4)]
     best = float("inf")
     for count in range(1, 5):
-        logged = update(setup, updates[count - 1])
+        logged = update(setup, updates[count - 1], settled=settled)
         weights = torch.tensor([0.9**age for age in range(count)][::-1])
         weights = weights / weights.sum()
 
@@ -218,7 +223,11 @@ def test_averages_by_hand() -> None:
         assert seen.quality_violation == pytest.approx(violation, rel=1e-5)
         assert seen.quality == pytest.approx(quality, rel=1e-5)
         assert seen.best_quality == pytest.approx(best, rel=1e-5)
-        assert seen.cost == pytest.approx(float(average([torch.tensor(o.cost / o.inputs) for o in so_far])), rel=1e-5)
+        greedy_cost = float(average([torch.tensor(one.cost / one.inputs) for one in so_far]))
+        sampled_cost = float(average([torch.tensor(one.sampled_cost / one.sampled) for one in so_far]))
+        assert seen.cost == pytest.approx(settled * greedy_cost + (1 - settled) * sampled_cost, rel=1e-5)
+        baseline = float(average([torch.tensor(one.advantage / one.sampled) for one in so_far]))
+        assert setup.state.baseline == pytest.approx(baseline, rel=1e-5)
         assert logged["violation"] == seen.quality_violation
         assert logged["gradient_quality"] == pytest.approx(float(quality_gradient.norm()), rel=1e-5)
         assert logged["gradient_cost"] == pytest.approx(float(cost_gradient.norm()), rel=1e-5)
@@ -237,6 +246,35 @@ def test_an_update_that_measured_no_constraint_or_gradient_says_nothing_about_it
         assert second.quality_violation == pytest.approx(first.quality_violation, rel=1e-5)
     else:
         assert_close(second.quality_gradient, first.quality_gradient)
+
+
+def test_where_nothing_was_sampled_yet_the_greedy_cost_is_all_that_is_known() -> None:
+    setup = Setup()
+    evidence = merge([part for part in setup.evidence(0) if part.compared])
+    assert setup.state.baseline == 0.0
+    update(setup, evidence, settled=0.0)
+    assert setup.state.baseline == 0.0
+    assert setup.seen[0].cost == pytest.approx(evidence.cost / evidence.inputs, rel=1e-5)
+
+
+def test_a_checkpoint_from_before_the_sampled_paths_were_averaged_goes_on_with_the_greedy_cost() -> None:
+    setup = Setup()
+    update(setup, merge(setup.evidence(0)))
+    setup.state.sampled_average.zero_()
+    greedy = merge([part for part in setup.evidence(1) if part.compared])
+    update(setup, greedy, settled=0.5)
+    first, second = (merge(setup.evidence(0)), greedy)
+    mean = (0.9 * first.cost / first.inputs + second.cost / second.inputs) / 1.9
+    assert setup.seen[-1].cost == pytest.approx(mean, rel=1e-5)
+
+
+def test_a_new_training_forgets() -> None:
+    setup = Setup()
+    clean = copy.deepcopy(setup.state.state_dict())
+    update(setup, merge(setup.evidence(0)))
+    assert setup.state.baseline != 0
+    setup.state.restart()
+    assert_same(clean, setup.state.state_dict(), rtol=0, atol=0)
 
 
 def test_the_first_step_is_adams() -> None:
@@ -268,11 +306,12 @@ def biases(setup: Setup) -> Tensor:
 @pytest.mark.parametrize("per_layer", [False, True])
 @pytest.mark.parametrize("remedy", [1, -1, 0])
 def test_caution_by_hand(remedy: int, per_layer: bool) -> None:
-    """What is asked for adds up: violations at the base rate, room at today's. Caution is also given at once, and then
-    taken back; boldness is not.
+    """What is asked for adds up: at the base rate, but room to skip more at today's. Caution is also given at once, and
+    then taken back; boldness is not.
     """
     violations = [1.0, 2.0, -1.0, -0.5, 0.0, 0.25]
-    room, violated = CAUTION_PACE * 1e-3, CAUTION_PACE * 0.02
+    violated = CAUTION_PACE * 0.02
+    room = CAUTION_PACE * 1e-3 if remedy == 1 else violated
     steps = [violated, 2 * violated, -room, -0.5 * room, 0.0, 0.25 * violated]
     asked = iter(violations)
     setup = Setup(lambda seen: Weights(0.0, 0.0, next(asked), remedy), per_layer=per_layer, base_rate=0.02)
@@ -295,6 +334,14 @@ def test_caution_makes_every_decision_to_keep_likelier() -> None:
     after, tokens = cautious.policy(features).probabilities()
     assert bool((after > before).all()) and tokens is not None and tokens_before is not None
     assert bool((tokens[:, 0] > tokens_before[:, 0]).all()) and bool((tokens[:, 1:] < tokens_before[:, 1:]).all())
+
+
+def test_a_policy_lr_of_zero_moves_nothing_whatever_the_rule() -> None:
+    setup = Setup(lambda seen: Weights(1.0, 1.0, 2.0, 1), base_rate=0.0)
+    before = setup.theta
+    for seed in range(3):
+        assert update(setup, merge(setup.evidence(seed)), learning_rate=0.0)
+    assert torch.equal(setup.theta, before)
 
 
 def test_a_learning_rate_of_zero_moves_nothing() -> None:
@@ -350,7 +397,7 @@ def sent_by(learner: PolicyLearner) -> Tensor:
         sent.append(totals.clone())
         return totals
 
-    copy.deepcopy(learner).step(0.0, record)
+    copy.deepcopy(learner).step(0.0, all_reduce=record)
     return sent[0]
 
 
@@ -371,7 +418,7 @@ def test_two_ranks_equal_one_with_both_ranks_inputs(statistics: int, idle: bool)
         assert sent[0].shape == sent[1].shape and sent[0].dtype == torch.float64
         total = sent[0] + sent[1]
         for rank in ranks:
-            rank.learner.step(1e-2, lambda _, total=total: total)
+            rank.learner.step(1e-2, all_reduce=lambda _, total=total: total)
     assert_same(ranks[0].everything, ranks[1].everything, rtol=0, atol=0)
     assert_same(alone.everything, ranks[0].everything, rtol=1e-5, atol=1e-6)
     assert alone.seen

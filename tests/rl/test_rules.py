@@ -40,10 +40,11 @@ def test_quality_rule_measures_the_violation_in_units_of_its_slack(
 
 
 @pytest.mark.parametrize(
-    "caution, factor", [(-3.0, 1.0), (0.0, 1.0), (1.0, math.e), (5.0, math.e**5), (50.0, math.e**5)]
+    "caution, factor",
+    [(-50.0, math.e**-5), (-3.0, math.e**-0.75), (0.0, 1.0), (1.0, math.e), (5.0, math.e**5), (50.0, math.e**5)],
 )
 @pytest.mark.parametrize("rule", [QualityRule(), BudgetRule(0.7)])
-def test_the_price_rises_with_caution(rule: QualityRule | BudgetRule, caution: float, factor: float) -> None:
+def test_the_price_follows_caution(rule: QualityRule | BudgetRule, caution: float, factor: float) -> None:
     weights = rule(observation(caution=caution))
     assert (weights.quality, weights.cost) == (pytest.approx(PRICE * factor), 1.0)
 

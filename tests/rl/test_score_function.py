@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 from fairseq_switchdec.decisions import Decisions, DecisionSpace
-from fairseq_switchdec.policy import SwitchPolicy, input_uniforms
-from fairseq_switchdec.rl import SampledChooser, score_function_gradients
+from fairseq_switchdec.policy import DecisionDistribution, SwitchPolicy, input_uniforms
+from fairseq_switchdec.rl import SampledChooser, limited_advantages, score_function_gradients
 
 DIM = 5
 
@@ -117,6 +118,38 @@ def test_sums_over_inputs_and_separates_advantages() -> None:
     assert_close(together, apart)
     one = score_function_gradients(policy, features, decisions, advantages[:, 1:2], 0.02)
     assert_close(together[1:2], one)
+
+
+def test_limited_advantages_by_hand() -> None:
+    sampled, greedy = torch.tensor([1.0, 1.3, 4.0, 0.2]), torch.tensor([1.0, 1.0, 1.0, 1.0])
+    assert_close(limited_advantages(sampled, greedy, 0.5), torch.tensor([0.0, 0.3, 0.5, -0.5]))
+    assert_close(limited_advantages(sampled, greedy, math.inf), sampled - greedy)
+
+
+def test_a_limit_and_a_baseline_tell_what_can_be_spared_from_noise() -> None:
+    """One sublayer whose skip loses 4 nats beside five whose skip loses .05: what the estimate says of the five."""
+    space, floor, count, vital = DecisionSpace(4, 0), 0.02, 20_000, 1
+    policy = make_policy(space)
+    distribution = policy(torch.randn(1, 1, DIM).expand(count, -1, -1))
+    chooser = SampledChooser(torch.rand(count, space.num_sublayers + 1), torch.zeros(count, dtype=torch.bool), floor)
+    keep, tokens = chooser(distribution, policy.stages[0])
+    others = space.open_sublayers()
+    others[vital] = False
+    losses = 0.05 * (~keep & others).sum(1) + 4.0 * ~keep[:, vital]
+    logits = distribution.sublayer_logits.detach().requires_grad_()
+    with torch.enable_grad():
+        sampled = DecisionDistribution(logits, distribution.token_logits.detach())
+        log_prob = sampled.log_prob(space, space.decisions(keep, tokens), floor).sum()
+    (scores,) = torch.autograd.grad(log_prob, logits)
+
+    def clearness(advantages: Tensor) -> Tensor:
+        """Mean over standard deviation of an input's gradient by the others' logits: below 0, keeping is better."""
+        gradients = (scores * advantages.unsqueeze(1))[:, others]
+        return gradients.mean(0) / gradients.std(0)
+
+    limited = limited_advantages(losses, torch.zeros(count), 0.5)
+    assert (clearness(limited - limited.mean()) < 0).all()
+    assert (clearness(limited - limited.mean()) < 3 * clearness(losses - losses.mean()).clamp(max=0)).all()
 
 
 def test_leaves_policy_and_features_alone() -> None:
