@@ -33,6 +33,7 @@ MODEL_FILES = ("model.pt", "dict.txt", "tokenizer.json")
 MADE = ("gguf", "model", "corpus", "pairs", "ids", "bin", "models", "generated", "logs", "stages")
 HELP = {
     "updates": "length of both fine-tunings",
+    "flops_budget": "share of the FLOPs to keep within, by rule budget; 0: rule quality, which keeps within a loss",
     "max_source_positions": "longer articles are truncated to this many tokens",
     "max_target_positions": "longer summaries are left out",
     "max_len": "longest hypothesis, in tokens",
@@ -52,6 +53,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_settings(parser, Settings, HELP, HERE / "output")
     args = parser.parse_args(argv)
     check_args(args, ("data", "gguf", "out"), ("updates", "batch_size", "valid_pairs", "test_pairs", "beam"))
+    if not 0 <= args.flops_budget <= 1:
+        raise UserError(f"--flops-budget {args.flops_budget} must be between 0 and 1")
     if args.data is not None:
         comparison.check_data(args.data)
     elif args.escape:

@@ -19,8 +19,9 @@ class Settings:
     updates: int = 100
     batch_size: int = 8
     lr: float = 1e-4
-    policy_lr: float = 2e-3
-    policy_statistics_inputs: int = 300
+    policy_lr: float = 6e-3
+    flops_budget: float = 0.0
+    policy_statistics_inputs: int = 48
     valid_pairs: int = 48
     test_pairs: int = 200
     max_source_positions: int = 128
@@ -63,8 +64,10 @@ def finetune_plain(settings: Settings, model: Path, binary: Path, save_dir: Path
 
 def finetune_switchable(settings: Settings, model: Path, binary: Path, save_dir: Path) -> list[str]:
     """With a policy that learns what to skip."""
+    rule = ["--policy-rule", "budget", "--policy-flops-budget", str(settings.flops_budget)]
     return [
         *_finetuning(settings, model, binary, save_dir),
+        *(rule if settings.flops_budget else []),
         *("--policy-lr", str(settings.policy_lr), "--policy-cost-beam", str(settings.beam)),
         *("--policy-statistics-inputs", str(settings.policy_statistics_inputs)),
     ]

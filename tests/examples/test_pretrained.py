@@ -172,6 +172,7 @@ def test_stages(tmp_path, monkeypatch, capsys, flags):
     ("flags", "message"),
     [
         (["--updates", "0"], "--updates 0 must be 1 or more"),
+        (["--flops-budget", "80"], "--flops-budget 80.0 must be between 0 and 1"),
         (["--escape"], "--escape is about the files of --data"),
         (["--gguf", "none"], "--gguf .*none is no file"),
         (["--data", "none"], "--data .*none lacks train.source"),
