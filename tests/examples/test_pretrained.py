@@ -87,15 +87,19 @@ def test_fairseq_parses_the_generation(escape, monkeypatch):
     assert args.tokenizer_json_escape == escape
 
 
+@pytest.mark.parametrize("budget, rule", [(0.0, "quality"), (0.8, "budget")])
 @pytest.mark.parametrize("build", [commands.finetune_plain, commands.finetune_switchable])
-def test_fairseq_parses_the_training(build, monkeypatch):
+def test_fairseq_parses_the_training(build, budget, rule, monkeypatch):
     from fairseq import options
 
     monkeypatch.chdir(REPOSITORY)
-    words = build(commands.Settings(), Path("model"), Path("bin"), Path("out"))
+    words = build(commands.Settings(flops_budget=budget), Path("model"), Path("bin"), Path("out"))
     args = options.parse_args_and_arch(options.get_training_parser(), words[4:])
     assert args.finetune_from_model == "model/model.pt" and args.truncate_source
-    assert (args.policy_decisions == "keep-all") == (build is commands.finetune_plain)
+    plain = build is commands.finetune_plain
+    assert (args.policy_decisions == "keep-all") == plain
+    if not plain:
+        assert args.policy_rule == rule and (budget == 0 or args.policy_flops_budget == budget)
 
 
 def test_what_was_skipped_in_words():
