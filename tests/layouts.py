@@ -32,8 +32,7 @@ from task_data import TASKS, make_data
 
 LAYOUTS = ((1, 4), (2, 2), (4, 1))
 BATCHES, BATCH_SIZE = 27, 6
-#: A hundredth of a step of the policy: Adam makes a step of any gradient, also of one that is all but rounding.
-TOLERANCE = 2e-5
+TOLERANCE = 1e-5
 
 #: The documented rate for short trainings; lambda of Eq. 7 takes many values within 20 updates.
 LEARNING_FLAGS = [

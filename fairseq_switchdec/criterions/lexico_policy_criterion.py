@@ -18,14 +18,7 @@ from ..cost import Skipped, cost
 from ..decisions import Decisions
 from ..errors import UserError
 from ..policy import Chooser, input_uniforms, random_decisions
-from ..rl import (
-    Evidence,
-    PolicyLearner,
-    SampledChooser,
-    Weights,
-    limited_advantages,
-    score_function_gradients,
-)
+from ..rl import Evidence, PolicyLearner, SampledChooser, Weights, limited_advantages, score_function_gradients
 from .objective import PathLoss
 
 #: Marks the sums of `PathLoss.measures` in what is logged.
@@ -151,8 +144,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         sampled_cost, greedy_cost = (value.to(sampled.quality) for value in costs)
         rows = explored.to(sampled.quality.device)
         assert sampled.features is not None
-        weights = Weights(*model.learner_state.weights.tolist())
-        limit = weights.advantage_limit if self.rule.limits_advantages else math.inf
+        ratio = Weights(*model.learner_state.weights.tolist()).ratio
+        limit = ratio if self.rule.limits_advantages else math.inf
         limited = limited_advantages(sampled.quality, greedy.quality, limit)
         baseline = min(max(model.learner_state.baseline, -limit), limit)  # made with other limits
         gradients = score_function_gradients(
@@ -164,7 +157,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
         )
         bound = sampled.quality * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
         # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
-        ratio = weights.cost / max(weights.quality, 1e-8)
         advantage = (greedy.quality - sampled.quality + ratio * (greedy_cost - sampled_cost)) * rows
         log["sampled"] = int(explored.sum())
         log["reward"] = -((sampled.quality + ratio * sampled_cost) * rows).sum()

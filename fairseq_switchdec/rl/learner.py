@@ -51,7 +51,8 @@ class LearnerState(Float32Module):
         self.register_buffer("exp_avg_sq", torch.zeros(parameters))
         self.register_buffer("gradient_average", torch.zeros(2, parameters))  # g_q, g_c
         self.register_buffer("constraint_average", torch.zeros(3))  # q - c, q, cost
-        self.register_buffer("sampled_average", torch.zeros(3))  # sampled paths' limited advantage, cost; their weight
+        # The sampled paths' limited advantage and cost; their weight is its own, which old checkpoints leave at 0.
+        self.register_buffer("sampled_average", torch.zeros(3))
         self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q and cost
         self.register_buffer("best_quality", torch.empty(()))
         self.register_buffer("weights", torch.ones(2))  # the rule's last ones: quality, cost
@@ -183,8 +184,8 @@ class PolicyLearner:
         Args:
             learning_rate: gamma_t.
             settled: in [0, 1], weight of the greedy path in the cost that a budget is held against; the sampled paths
-                have the rest. Their cost moves with every probability, the greedy one's not before they pass a half,
-                and then by many decisions at once: early it comes too late.
+                have the rest. Their cost moves with every probability; the greedy path's moves only when probabilities
+                pass a half, many of them at once, which is too late early in training.
             all_reduce: sum of a float64 vector over all ranks; every rank must call.
 
         Returns:

@@ -15,8 +15,8 @@ gradients are noisy, and the greedy path is a step function of theta, so that a 
 flip at once. `quality` and `budget` therefore meet theirs by *caution*, one number that
 `fairseq_switchdec.rl.PolicyLearner` adds to the logits of all decisions to keep: the one direction of theta that surely
 leads there, followed as far as the constraint is from being met ("to satisfy the constraint as soon as possible",
-section 3.3). The gradients tell the decisions apart, no path being blamed for more than all of the computation was
-worth (`Weights.advantage_limit`); and the price of quality follows the caution that is needed.
+section 3.3). The gradients tell the decisions apart, and the price of quality follows the caution that is needed. No
+path is blamed for more nats than all of the computation is worth (`limits_advantages`, `Weights.ratio`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ RULES = ("quality", "budget", "eq7", "fixed")
 
 #: Multipliers of `eq7` are capped: gradients estimated by score function are noisy, and their norms can all but vanish.
 MAX_MULTIPLIER = 20.0
-#: What a nat a token weighs at first, where all of the computation weighs 1; and the power of the odds of keeping by
-#: which it falls.
-PRICE, FALL = 1.0, 0.25
-#: The price moves by at most this power of e.
+#: What a nat a token weighs while there is no caution, where all of the computation weighs 1.
+PRICE = 1.0
+#: Negative caution lowers the price by this share of what positive caution raises it by, on a logarithmic scale.
+FALL = 0.25
+#: The price rises or falls by at most this power of e.
 LARGEST_EXPONENT = 5.0
 #: A loss cannot be held more closely than by this share of it.
 LEAST_ALLOWANCE = 0.01
@@ -58,8 +59,8 @@ class Weights(NamedTuple):
     remedy: int = 0
 
     @property
-    def advantage_limit(self) -> float:
-        """Nats a token that weigh as much as all of the computation."""
+    def ratio(self) -> float:
+        """Lambda of Eq. 4: how many nats a token weigh as much as all of the computation."""
         return self.cost / max(self.quality, 1e-8)
 
 
@@ -74,7 +75,7 @@ class Observation:
         quality: greedy path's loss q.
         best_quality: the least q so far, Eq. 7's "minimal loss".
         cost: in (0, 1], of the greedy and the sampled paths, weighed as `PolicyLearner.step` says.
-        caution: logits that were added to every decision to keep so far, and last.
+        caution: logits by which all updates so far have raised every decision to keep, without what was given at once.
     """
 
     quality_gradient: Tensor
@@ -89,8 +90,8 @@ class Observation:
     def price(self) -> float:
         """Weight of the quality gradient where the cost's is 1.
 
-        It rises with the odds of keeping that were asked for, and falls with them more slowly: the model is trained on
-        the paths that it lets through.
+        It grows as the odds of keeping were raised, and falls more slowly as they were lowered: what the policy tries
+        at a low price is what the model is trained on.
         """
         slope = 1.0 if self.caution > 0 else FALL
         return PRICE * math.exp(min(max(slope * self.caution, -LARGEST_EXPONENT), LARGEST_EXPONENT))

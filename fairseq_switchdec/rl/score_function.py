@@ -13,9 +13,9 @@ from ..policy import SwitchPolicy
 def limited_advantages(sampled: Tensor, greedy: Tensor, limit: float) -> Tensor:
     """What sampled paths lose to the greedy ones, (B,), but at most ``limit``, either way.
 
-    A few sublayers cannot be spared: without them a model loses nats, where without the others it loses hundredths. The
-    skips of an input share its advantage, so one of those hides what the others did. A bias that takes little away:
-    what exceeds the limit is not worth its cost by any means.
+    A few sublayers cannot be spared: skipping one of them loses nats, skipping another one hundredths. All skips of a
+    path share its advantage, so one of the first kind hides what the others did. The limit biases the gradient, but a
+    path that reaches it is still blamed for as much as skipping could ever save.
     """
     return (sampled - greedy).clamp(-limit, limit)
 
@@ -26,7 +26,7 @@ def score_function_gradients(
     """Sum over inputs of advantage x grad log pi(decisions | features), for several advantages at once.
 
     With advantage = f(sampled) - f(greedy), less any constant, this estimates the gradient of the expected f, to be
-    *descended* (of what remains of it, where advantages are limited).
+    *descended*. Limited advantages estimate that of the limited difference.
 
     Args:
         features: (B, stages, D), what the decisions were made from; no gradient flows into it.

@@ -25,8 +25,7 @@ from support import DATA_FLAGS, SWITCHABLE_FLAGS, make_corpus, run_command
 ARCHITECTURES = {
     "switchable_gpt2_tiny": ("--prompt-suffix", "w3 w4", "--absent-symbols", "<s>", "--attention-dropout", 0),
     "switchable_llama_tiny": ("--prompt-suffix", "w3 w4"),
-    # Without relu's kink: a rounding that crosses it is no rounding any more in a gradient.
-    "switchable_t5_tiny": ("--activation-fn", "gelu_tanh"),
+    "switchable_t5_tiny": (),
 }
 
 
@@ -41,7 +40,9 @@ def test_processes_agree_and_a_resumed_run_is_the_same(data: Path, tmp_path: Pat
     embedding = 5.0 if "t5" in arch else 1.0  # to a standard deviation of 1, as T5 begins with
     start = make_start(data, tmp_path / "start", "switchable_task", *options, embedding=embedding)
     # Sizes and prompt come from the checkpoint.
-    flags = ("--arch", arch, "--finetune-from-model", start, "--policy-total-updates", 20)
+    # With seed 3 a state of T5's comes so near to relu's kink that rounding decides on its gradient.
+    seed = 5 if "t5" in arch else 3
+    flags = ("--arch", arch, "--finetune-from-model", start, "--policy-total-updates", 20, "--seed", seed)
     layouts = compare(data, tmp_path, *flags, "--max-update", 6, *backend_flags("legacy_ddp"), layouts=LAYOUTS[:2])
     for differences in layouts.values():
         assert {name: value for name, value in differences.items() if not value <= TOLERANCE} == {}

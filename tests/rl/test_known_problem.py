@@ -148,7 +148,7 @@ def evidence(state: LearnerState, policy: SwitchPolicy, types: Tensor, features:
     sampled, greedy = (SPACE.decisions(*choice) for choice in (chosen, distribution.greedy()))
     losses = [path_loss(types, path) + NOISE * torch.randn(len(types)) for path in (sampled, greedy)]
     costs = [path_cost(path) for path in (sampled, greedy)]
-    limit = Weights(*state.weights.tolist()).advantage_limit
+    limit = Weights(*state.weights.tolist()).ratio
     limited = limited_advantages(losses[0], losses[1], limit)
     differences = torch.stack([limited - min(state.baseline, limit), costs[0] - costs[1]], dim=1)
     advantages = differences * ~keep_all.unsqueeze(1)
