@@ -18,7 +18,7 @@ from omegaconf import II, MISSING
 
 from .decisions import DecisionSpace, check_names
 from .errors import UserError
-from .rl import RULES, BudgetRule, Eq7Rule, FixedRule, QualityRule
+from .rl import ESTIMATORS, RULES, BudgetRule, Eq7Rule, FixedRule, QualityRule
 
 TRAINING_DECISIONS = ("learned", "random", "keep-all")
 HEAD_HELP = "name of the classification head to use"
@@ -63,6 +63,11 @@ class LearningOptions(FairseqDataclass):
     policy_lr: float = option(
         2e-4, "learning rate of the policy's own Adam; 2e-4 suits thousands of updates, 2e-3 a few hundred"
     )
+    policy_estimator: str = option(
+        "auto",
+        "what an input tries in training: local (its greedy path with one decision changed), score-function (all "
+        "decisions sampled, as in the paper), auto (local for rules quality and budget, else score-function)",
+    )
     policy_total_updates: int = option(
         0,
         "updates over which --policy-lr falls to 0, the last tenth of them at 0; 0 = --max-update, and constant where "
@@ -75,10 +80,10 @@ class LearningOptions(FairseqDataclass):
     policy_flops_budget: float = option(0.7, "rule budget: share of the keep-all FLOPs to stay within, in (0, 1]")
     policy_lambda: float = option(0.2, "rule fixed: the constant weight of the cost (Table 8 has 0.2, 1.0, 1.5)")
     policy_decisions: str = option(
-        "learned", "path the model is trained on: learned (sampled from the policy), random (Table 8), keep-all"
+        "learned", "path the model is trained on: learned (what the policy tries), random (Table 8), keep-all"
     )
     policy_random_keep: float = option(0.8, "keep probability of --policy-decisions random, in [0, 1]")
-    policy_floor: float = option(0.02, "no decision is sampled with less than this probability, in [0, 0.14)")
+    policy_floor: float = option(0.02, "no decision is tried with less than this probability, in [0, 0.14)")
     policy_keep_all_share: float = option(
         0.25, "share of the inputs that train the model on the keep-all path and measure its loss, in [0, 1]"
     )
@@ -265,6 +270,13 @@ def build_rule(options: LearningOptions) -> Union[QualityRule, BudgetRule, Eq7Ru
     return rules[options.policy_rule]
 
 
+def estimator(options: LearningOptions) -> str:
+    """What ``--policy-estimator`` means: the rules that are printed in the paper keep its estimator."""
+    if options.policy_estimator != "auto":
+        return options.policy_estimator
+    return "local" if options.policy_rule in ("quality", "budget") else "score-function"
+
+
 def check_learning_options(options: LearningOptions) -> None:
     """Refuse values that cannot be meant, before anything is loaded.
 
@@ -273,6 +285,7 @@ def check_learning_options(options: LearningOptions) -> None:
     """
     check_choice("policy_rule", options.policy_rule, RULES)
     check_choice("policy_decisions", options.policy_decisions, TRAINING_DECISIONS)
+    check_choice("policy_estimator", options.policy_estimator, ("auto", *ESTIMATORS))
     check_range("policy_flops_budget", options.policy_flops_budget, "in (0, 1]", lambda value: 0 < value <= 1)
     check_range("policy_floor", options.policy_floor, "in [0, 0.14)", lambda value: 0 <= value < 0.14)
     for name in ("policy_random_keep", "policy_keep_all_share"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .decisions import NUM_TOKEN_STRATEGIES, Decisions
+from .decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
 from .tokens import num_dropped
 
 
@@ -95,6 +95,18 @@ class Keep:
         return cls(attention.double(), ffn.double(), cross_attention.double(), (lengths.source - dropped).double())
 
     @classmethod
+    def expected(cls, space: DecisionSpace, keep: Tensor, strategy: int, lengths: Lengths) -> Keep:
+        """What independent sublayers run on average under one token strategy.
+
+        Args:
+            keep: (B, num_sublayers), probabilities of running, laid out as in `DecisionSpace.flat`.
+        """
+        share = torch.where(space.open_sublayers(), keep.cpu().double(), 1.0)
+        attention, ffn, cross_attention = space.columns(share)
+        dropped = num_dropped(lengths.content, torch.full_like(lengths.content, strategy))
+        return cls(attention, ffn, cross_attention, (lengths.source - dropped).double())
+
+    @classmethod
     def uniform(cls, geometry: Geometry, lengths: Lengths, share: float, token_strategy: int = 0) -> Keep:
         """Every sublayer runs with probability ``share``; the first encoder layer always."""
         batch = lengths.source.numel()
@@ -144,6 +156,34 @@ def cost(geometry: Geometry, decisions: Decisions, lengths: Lengths, policy_flop
     """Each input's FLOPs as a share of its keep-all path's: float64 (B,) in (0, 1]."""
     path = flops(geometry, Keep.of(decisions, lengths), lengths, policy_flops)
     return path / flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths, policy_flops)
+
+
+def expected_cost(
+    geometry: Geometry,
+    space: DecisionSpace,
+    keep: Tensor,
+    tokens: Tensor | None,
+    lengths: Lengths,
+    policy_flops: int = 0,
+) -> Tensor:
+    """Each input's `cost` expected of independent decisions, float64 (B,): a path's FLOPs are linear in whether each
+    sublayer runs, and there are seven token strategies.
+
+    Args:
+        keep: (B, num_sublayers), probabilities of running.
+        tokens: (B, 7), probabilities of the token strategies; None where all tokens are kept.
+    """
+    certain = tokens is None or not space.token_open
+    strategies = range(1 if certain else NUM_TOKEN_STRATEGIES)
+    paths = torch.stack(
+        [
+            flops(geometry, Keep.expected(space, keep, strategy, lengths), lengths, policy_flops)
+            for strategy in strategies
+        ],
+        dim=1,
+    )
+    share = torch.ones(1, dtype=torch.double) if certain or tokens is None else tokens.cpu().double()
+    return (share * paths).sum(1) / flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths, policy_flops)
 
 
 @dataclass(frozen=True)

@@ -163,10 +163,14 @@ class DecisionSpace:
     def decisions(self, sublayer_keep: Tensor, token_strategy: Tensor) -> Decisions:
         """Decisions from the flat layout: bool (B, num_sublayers) and int64 (B,); what is closed is kept."""
         keep = sublayer_keep.cpu() | ~self.open_sublayers()
-        attention, ffn = keep[:, : self.num_layers], keep[:, self.num_layers : 2 * self.num_layers]
-        cross = keep[:, 2 * self.num_layers :] if self.split_attention else attention[:, self.encoder_layers :]
         strategy = token_strategy.cpu() if self.token_open else torch.zeros_like(token_strategy, device="cpu")
-        return Decisions(attention, ffn, cross, strategy)
+        return Decisions(*self.columns(keep), strategy)
+
+    def columns(self, sublayers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention (B, L), feed-forward (B, L) and cross-attention (B, Ld) of the flat layout (B, num_sublayers)."""
+        attention, ffn = sublayers[:, : self.num_layers], sublayers[:, self.num_layers : 2 * self.num_layers]
+        cross = sublayers[:, 2 * self.num_layers :] if self.split_attention else attention[:, self.encoder_layers :]
+        return attention, ffn, cross
 
     def flat(self, decisions: Decisions) -> tuple[Tensor, Tensor]:
         """The inverse of `decisions`: bool (B, num_sublayers) and int64 (B,)."""

@@ -50,8 +50,8 @@ def run(options: Options) -> None:
     }
     costs = ours["costs"]
     markdown = (
-        f"{table(rows)}\n\nLearned decisions: greedy path at cost {costs['greedy']:.3f}, sampled paths "
-        f"{costs['sampled']:.3f} on average, {costs['keep_all_share']:.0%} of the inputs on the keep-all path. "
+        f"{table(rows)}\n\nLearned decisions: greedy path at cost {costs['greedy']:.3f}, tried paths "
+        f"{costs['tried']:.3f} on average, {costs['keep_all_share']:.0%} of the inputs on the keep-all path. "
         f"Policy: {ours['policy_parameters']:,} parameters, {share:.2%} of the model.\n"
     )
     report.write(options.out, "training", content, markdown)

@@ -19,10 +19,10 @@ from torch import Tensor
 
 import fairseq_switchdec.criterions
 import fairseq_switchdec.tasks  # noqa: F401
-from fairseq_switchdec.cost import Geometry, Keep, Lengths, cost, flops
-from fairseq_switchdec.decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
+from fairseq_switchdec.cost import Geometry, Lengths, cost
+from fairseq_switchdec.decisions import Decisions, DecisionSpace
 from fairseq_switchdec.policy import SwitchPolicy
-from fairseq_switchdec.tokens import num_dropped
+from fairseq_switchdec.rl import OneDeviation
 
 from .measure import peak_bytes, reset_peak
 from .setup import EOS, SPECIALS, Setup, sources
@@ -58,22 +58,21 @@ def set_policy(policy: SwitchPolicy, path: Decisions) -> None:
     policy.token_head.bias[strategy] = SURE_OF_TOKENS
 
 
-def sampled_cost(policy: SwitchPolicy, geometry: Geometry, lengths: Lengths, floor: float) -> float:
-    """Expected cost of the paths that a policy of one opinion samples for one input.
+def tried_cost(policy: SwitchPolicy, geometry: Geometry, lengths: Lengths, floor: float, draws: int = 1000) -> float:
+    """Mean cost of what training tries under a policy of one opinion: its path, with one decision changed.
 
-    Given the strategy a path's FLOPs are linear in its sublayers, which are independent.
+    Args:
+        lengths: of one input.
+        draws: evenly spaced numbers that the changed decision is drawn by.
     """
-    keep, tokens = policy(torch.zeros(1, 1, policy.networks[0][0].in_features)).probabilities(floor)
-    keep = torch.where(policy.space.open_sublayers(), keep, 1.0).double()
-    layers, encoder_layers = policy.space.num_layers, policy.space.encoder_layers
-    attention, ffn = keep[:, :layers], keep[:, layers : 2 * layers]
-    full = flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths, policy.flops())
-    expected = 0.0
-    for strategy in range(NUM_TOKEN_STRATEGIES):
-        source = lengths.source - num_dropped(lengths.content, torch.tensor([strategy]))
-        path = Keep(attention, ffn, attention[:, encoder_layers:], source.double())
-        expected += float(tokens[0, strategy]) * float(flops(geometry, path, lengths, policy.flops()) / full)
-    return expected
+    uniforms = ((torch.arange(draws) + 0.5) / draws).unsqueeze(1).expand(-1, 2)
+    explore = OneDeviation(uniforms, torch.zeros(draws, dtype=torch.bool), floor, policy.space, policy.stages)
+    features = torch.zeros(draws, policy.networks[0][0].in_features)
+    tried = policy.decide(0, features, explore, policy.space.keep_all(draws))
+    repeated = Lengths(
+        *(getattr(lengths, side).expand(draws) for side in ("source", "content", "target")), lengths.beam
+    )
+    return float(cost(geometry, tried, repeated, policy.flops()).mean())
 
 
 class Training:
@@ -131,7 +130,7 @@ class Training:
         set_policy(policy, path)
         return {
             "greedy": float(cost(model.geometry, path, generated, policy.flops())),
-            "sampled": sampled_cost(policy, model.geometry, generated, config.policy_floor),
+            "tried": tried_cost(policy, model.geometry, generated, config.policy_floor),
             "greedy_training_flops_share": float(cost(model.geometry, path, forced, policy.flops())),
             "keep_all_share": config.policy_keep_all_share,
         }

@@ -13,12 +13,12 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor
 
-from ..config import LexicoPolicyCriterionConfig, build_rule, check_distributed, check_learning_options
-from ..cost import Skipped, cost
+from ..config import LexicoPolicyCriterionConfig, build_rule, check_distributed, check_learning_options, estimator
+from ..cost import Skipped, cost, expected_cost
 from ..decisions import Decisions
 from ..errors import UserError
-from ..policy import Chooser, input_uniforms, random_decisions
-from ..rl import Evidence, PolicyLearner, SampledChooser, Weights, limited_advantages, score_function_gradients
+from ..policy import SwitchPolicy, input_uniforms, random_decisions
+from ..rl import Evidence, Exploration, OneDeviation, PolicyLearner, SampledPaths, Weights, policy_gradients
 from .objective import PathLoss
 
 #: Marks the sums of `PathLoss.measures` in what is logged.
@@ -39,8 +39,8 @@ class Rollout:
 class LexicoPolicyCriterion(FairseqCriterion):
     """Trains the model on sampled paths, and gathers the policy's gradients on the way.
 
-    In training, `rollout` measures each input's sampled path (with gradient) and its greedy path (without, the
-    self-critical baseline). A share of the inputs takes the keep-all path instead of a sampled one: it keeps the full
+    In training, `rollout` measures a path that each input tries (with gradient) and its greedy path (without, the
+    self-critical baseline). A share of the inputs takes the keep-all path instead of another: it keeps the full
     model good and its loss bounds the greedy path's. In validation, the criterion reports the greedy path (or what
     ``--switch-decisions`` asks for) and the keep-all path beside it.
 
@@ -91,24 +91,27 @@ class LexicoPolicyCriterion(FairseqCriterion):
         space, options = model.encoder.space, self.cfg
         uniforms = input_uniforms(options.seed, update_num, sample["id"], space.num_sublayers + 2)
         keep_all = uniforms[:, -1] < options.policy_keep_all_share
-        sampled = self.objective.loss(model, sample, self.training_decisions(space, uniforms[:, :-1], keep_all))
+        decisions = self.training_decisions(model.encoder.policy, uniforms[:, :-1], keep_all)
+        sampled = self.objective.loss(model, sample, decisions)
         log: dict[str, Any] = {"loss": sampled.total.detach(), "nll_loss": (sampled.quality * sampled.weight).sum()}
         evidence = None
         shown = sampled
-        if options.policy_decisions == "learned":
+        if not isinstance(decisions, Decisions):
             with torch.no_grad():
                 shown = self.objective.loss(model, sample, self.greedy_decisions(model, sampled))
-            evidence = self.gather(model, sample, sampled, shown, ~keep_all, log)
+            evidence = self.gather(model, sample, decisions, sampled, shown, ~keep_all, log)
             log["greedy_nll_loss"] = (shown.quality * shown.weight).sum()
         log |= self.log_keep_all(sampled, keep_all.to(sampled.quality.device))
         log |= self.log_path(model, sample, shown)
         return Rollout(sampled.total, log["sample_size"], log, evidence)
 
-    def training_decisions(self, space: Any, uniforms: Tensor, keep_all: Tensor) -> Decisions | Chooser:
+    def training_decisions(self, policy: SwitchPolicy, uniforms: Tensor, keep_all: Tensor) -> Decisions | Exploration:
         """What ``--policy-decisions`` trains the model on."""
-        choice = self.cfg.policy_decisions
+        choice, space, floor = self.cfg.policy_decisions, policy.space, self.cfg.policy_floor
+        if choice == "learned" and estimator(self.cfg) == "local":
+            return OneDeviation(uniforms, keep_all, floor, space, policy.stages)
         if choice == "learned":
-            return SampledChooser(uniforms, keep_all, self.cfg.policy_floor)
+            return SampledPaths(uniforms, keep_all, floor)
         if choice == "random":
             keep, strategy = space.flat(random_decisions(space, uniforms, self.cfg.policy_random_keep))
             return space.decisions(keep | keep_all.unsqueeze(1), strategy.masked_fill(keep_all, 0))
@@ -125,6 +128,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         self,
         model: Any,
         sample: dict[str, Any],
+        exploration: Exploration,
         sampled: PathLoss,
         greedy: PathLoss,
         explored: Tensor,
@@ -133,7 +137,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         """The policy's evidence: advantages over the greedy path (Eq. 5), and the constraint's value.
 
         Args:
-            explored: bool (B,), inputs on a sampled path; the others ran the keep-all path.
+            exploration: how ``sampled`` was chosen.
+            explored: bool (B,), inputs on such a path; the others ran the keep-all path.
             log: gets the entropy, the reward and the advantage's moments.
         """
         policy, options = model.encoder.policy, self.cfg
@@ -144,34 +149,34 @@ class LexicoPolicyCriterion(FairseqCriterion):
         sampled_cost, greedy_cost = (value.to(sampled.quality) for value in costs)
         rows = explored.to(sampled.quality.device)
         assert sampled.features is not None
-        ratio = Weights(*model.learner_state.weights.tolist()).ratio
-        limit = ratio if self.rule.limits_advantages else math.inf
-        limited = limited_advantages(sampled.quality, greedy.quality, limit)
-        baseline = min(max(model.learner_state.baseline, -limit), limit)  # made with other limits
-        gradients = score_function_gradients(
+        differences = torch.stack([sampled.quality - greedy.quality, sampled_cost - greedy_cost], dim=1)
+        gradients = policy_gradients(
             policy,
             sampled.features,
-            sampled.decisions,
-            torch.stack([limited - baseline, sampled_cost - greedy_cost], dim=1) * rows.unsqueeze(1),
-            options.policy_floor,
+            lambda distribution: exploration.surrogate(distribution, policy.space, sampled.decisions),
+            differences * rows.unsqueeze(1),
+        )
+        distribution = policy(sampled.features)
+        expected = expected_cost(
+            self.objective.geometry(model), policy.space, *distribution.probabilities(), lengths, policy.flops()
         )
         bound = sampled.quality * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
         # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
+        ratio = Weights(*model.learner_state.weights.tolist()).ratio
         advantage = (greedy.quality - sampled.quality + ratio * (greedy_cost - sampled_cost)) * rows
         log["sampled"] = int(explored.sum())
         log["reward"] = -((sampled.quality + ratio * sampled_cost) * rows).sum()
         log["advantage"] = advantage.sum()
         log["advantage_square"] = advantage.square().sum()
-        log["entropy"] = policy(sampled.features).entropy(policy.space).sum()
+        log["entropy"] = distribution.entropy(policy.space).sum()
         return Evidence(
             gradients=gradients,
             sampled=log["sampled"],
-            advantage=float((limited * rows).sum()),
-            sampled_cost=float((sampled_cost * rows).sum()),
             violation=float(((greedy.quality - bound) * ~rows).sum()),
             compared=int((~explored).sum()),
             quality=float(greedy.quality.sum()),
             cost=float(greedy_cost.sum()),
+            expected_cost=float(expected.sum()),
             inputs=len(rows),
             features=sampled.features,
         )

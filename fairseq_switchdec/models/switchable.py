@@ -129,6 +129,8 @@ class SwitchableModel(PackableModel):
         for key, value in own.items():
             if key.startswith(OURS) or key.endswith("coder.version"):
                 state_dict.setdefault(key, value)
+        for key in [key for key in state_dict if key.startswith("learner_state.") and key not in own]:
+            del state_dict[key]  # an average that an older version kept
         super().upgrade_state_dict_named(state_dict, name)  # type: ignore[misc]
         self.check_fits(state_dict)
 

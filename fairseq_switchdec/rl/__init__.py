@@ -1,22 +1,24 @@
-"""Learning to switch: score-function gradients, the weight rules and the policy's optimizer (paper, section 3.3)."""
+"""Learning to switch: the policy's gradients, the weight rules and the policy's optimizer (paper, section 3.3)."""
 
+from .exploration import ESTIMATORS, Exploration, OneDeviation, SampledPaths
+from .gradients import policy_gradients
 from .learner import Evidence, LearnerState, PolicyLearner
 from .rules import RULES, BudgetRule, Eq7Rule, FixedRule, Observation, QualityRule, Weights
-from .sampling import SampledChooser
-from .score_function import limited_advantages, score_function_gradients
 
 __all__ = [
+    "ESTIMATORS",
     "RULES",
     "BudgetRule",
     "Eq7Rule",
     "Evidence",
+    "Exploration",
     "FixedRule",
     "LearnerState",
     "Observation",
+    "OneDeviation",
     "PolicyLearner",
     "QualityRule",
-    "SampledChooser",
+    "SampledPaths",
     "Weights",
-    "limited_advantages",
-    "score_function_gradients",
+    "policy_gradients",
 ]

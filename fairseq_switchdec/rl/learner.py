@@ -34,7 +34,7 @@ class LearnerState(Float32Module):
     exp_avg_sq: Tensor
     gradient_average: Tensor
     constraint_average: Tensor
-    sampled_average: Tensor
+    expected_average: Tensor
     average_weight: Tensor
     best_quality: Tensor
     weights: Tensor
@@ -51,8 +51,9 @@ class LearnerState(Float32Module):
         self.register_buffer("exp_avg_sq", torch.zeros(parameters))
         self.register_buffer("gradient_average", torch.zeros(2, parameters))  # g_q, g_c
         self.register_buffer("constraint_average", torch.zeros(3))  # q - c, q, cost
-        # The sampled paths' limited advantage and cost; their weight is its own, which old checkpoints leave at 0.
-        self.register_buffer("sampled_average", torch.zeros(3))
+        self.register_buffer(
+            "expected_average", torch.zeros(2)
+        )  # expected cost, and its weight: old checkpoints lack it
         self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q and cost
         self.register_buffer("best_quality", torch.empty(()))
         self.register_buffer("weights", torch.ones(2))  # the rule's last ones: quality, cost
@@ -67,24 +68,16 @@ class LearnerState(Float32Module):
         """Begin a new training: forget Adam's moments, the averages and the weights. The features' statistics belong
         to the trained policy and stay.
         """
-        averages = ("gradient_average", "constraint_average", "sampled_average", "average_weight")
+        averages = ("gradient_average", "constraint_average", "expected_average", "average_weight")
         for name in ("adam_step", "exp_avg", "exp_avg_sq", *averages, "caution"):
             getattr(self, name).zero_()
         # Not infinite: fairseq's moving average of a model multiplies every buffer by a decay, which may be 0.
         self.best_quality.fill_(torch.finfo(torch.float32).max)
         self.weights.fill_(1.0)
 
-    @property
-    def baseline(self) -> float:
-        """Mean limited advantage of the sampled paths of the last updates: what they have in common tells no decision
-        from another.
-        """
-        advantage, _, weight = self.sampled_average.tolist()
-        return advantage / weight if weight > 0 else 0.0
-
 
 #: Numbers of `Evidence`, in the order of its `Evidence.totals`.
-SCALARS = ("sampled", "advantage", "sampled_cost", "violation", "compared", "quality", "cost", "inputs")
+SCALARS = ("sampled", "violation", "compared", "quality", "cost", "expected_cost", "inputs")
 
 
 @dataclass(frozen=True)
@@ -92,26 +85,24 @@ class Evidence:
     """What one micro-batch adds to an update; sums over its inputs, so that any split of a batch adds up to the same.
 
     Attributes:
-        gradients: (2, P), sums of advantage x grad log pi for quality and for cost, over ``sampled`` inputs.
-        sampled: inputs whose loss was measured on a sampled path.
-        advantage: sum of their quality advantages, limited as the rule says, before a baseline is taken from them.
-        sampled_cost: sum of these paths' costs.
+        gradients: (2, P), `policy_gradients` for quality and for cost, over ``sampled`` inputs.
+        sampled: inputs whose loss was measured on a path that training tried.
         violation: sum of q - c over the ``compared`` inputs, whose keep-all loss is known.
         compared: number of those.
         quality: sum of the greedy path's loss, nats a token, over ``inputs``.
         cost: sum of the greedy path's cost over ``inputs``.
+        expected_cost: sum of the cost that the policy's probabilities expect over ``inputs``.
         inputs: all inputs of the micro-batch.
         features: (inputs, K, D).
     """
 
     gradients: Tensor
     sampled: int
-    advantage: float
-    sampled_cost: float
     violation: float
     compared: int
     quality: float
     cost: float
+    expected_cost: float
     inputs: int
     features: Tensor
 
@@ -183,9 +174,9 @@ class PolicyLearner:
 
         Args:
             learning_rate: gamma_t.
-            settled: in [0, 1], weight of the greedy path in the cost that a budget is held against; the sampled paths
-                have the rest. Their cost moves with every probability; the greedy path's moves only when probabilities
-                pass a half, many of them at once, which is too late early in training.
+            settled: in [0, 1], weight of the greedy path in the cost that a budget is held against; what the policy
+                expects has the rest. That moves with every probability; the greedy path's cost moves only when
+                probabilities pass a half, many of them at once, which is too late early in training.
             all_reduce: sum of a float64 vector over all ranks; every rank must call.
 
         Returns:
@@ -197,7 +188,7 @@ class PolicyLearner:
         self.reset()
         if all_reduce is not None:
             totals = all_reduce(totals)
-        sampled, advantage, sampled_cost, violation, compared, quality, cost, inputs = totals[: len(SCALARS)].tolist()
+        sampled, violation, compared, quality, cost, expected, inputs = totals[: len(SCALARS)].tolist()
         if inputs == 0 or not bool(totals.isfinite().all()):  # one NaN would stay in the averages for good
             return {}
         gradients, feature_sum, feature_square_sum = self._split(totals[len(SCALARS) :])
@@ -205,12 +196,12 @@ class PolicyLearner:
             self._gather_statistics(inputs, feature_sum, feature_square_sum)
             return {}
         if sampled:
-            means = totals.new_tensor([advantage / sampled, sampled_cost / sampled, 1.0])
-            self.state.sampled_average.lerp_(means.to(self.state.sampled_average), 1 - AVERAGE_DECAY)
             self._average(0, self.state.gradient_average, gradients / sampled)
         if compared:
             self._average(1, self.state.constraint_average[:1], totals.new_tensor([violation / compared]))
         self._average(2, self.state.constraint_average[1:], totals.new_tensor([quality / inputs, cost / inputs]))
+        expected_average = self.state.expected_average
+        expected_average.lerp_(totals.new_tensor([expected / inputs, 1.0]).to(expected_average), 1 - AVERAGE_DECAY)
         seen = self._observation(settled)
         weights = self.rule(seen)
         self.state.weights.copy_(torch.tensor([weights.quality, weights.cost]))
@@ -259,9 +250,9 @@ class PolicyLearner:
         quality_gradient, cost_gradient = state.gradient_average / weight[0]
         constraint = state.constraint_average / weight[[1, 2, 2]]
         violation, quality, cost = constraint.tolist()
-        _, sampled_cost, sampled_weight = state.sampled_average.tolist()
-        if sampled_weight > 0:
-            cost = settled * cost + (1 - settled) * sampled_cost / sampled_weight
+        expected, expected_weight = state.expected_average.tolist()
+        if expected_weight > 0:
+            cost = settled * cost + (1 - settled) * expected / expected_weight
         state.best_quality.clamp_(max=quality)
         best, caution = float(state.best_quality), float(state.caution[0])
         return Observation(quality_gradient, cost_gradient, violation, quality, best, cost, caution)

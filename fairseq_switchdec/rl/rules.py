@@ -15,15 +15,14 @@ gradients are noisy, and the greedy path is a step function of theta, so that a 
 flip at once. `quality` and `budget` therefore meet theirs by *caution*, one number that
 `fairseq_switchdec.rl.PolicyLearner` adds to the logits of all decisions to keep: the one direction of theta that surely
 leads there, followed as far as the constraint is from being met ("to satisfy the constraint as soon as possible",
-section 3.3). The gradients tell the decisions apart, and the price of quality follows the caution that is needed. No
-path is blamed for more nats than all of the computation is worth (`limits_advantages`, `Weights.ratio`).
+section 3.3). The gradients tell the decisions apart, and the price of quality follows the caution that is needed.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -74,7 +73,7 @@ class Observation:
         quality_violation: q - c of rule `quality`: greedy path's loss over its bound (nats a token).
         quality: greedy path's loss q.
         best_quality: the least q so far, Eq. 7's "minimal loss".
-        cost: in (0, 1], of the greedy and the sampled paths, weighed as `PolicyLearner.step` says.
+        cost: in (0, 1], the greedy path's and what the policy expects, weighed as `PolicyLearner.step` says.
         caution: logits by which all updates so far have raised every decision to keep, without what was given at once.
     """
 
@@ -119,7 +118,6 @@ class QualityRule:
 
     slack: float = 0.05
     slack_nats: float = 0.0
-    limits_advantages: ClassVar[bool] = True
 
     def __call__(self, seen: Observation) -> Weights:
         allowed = max(self.slack * seen.quality + self.slack_nats, LEAST_ALLOWANCE * seen.quality, 1e-6)
@@ -131,7 +129,6 @@ class BudgetRule:
     """Best quality subject to a budget on the computation ("constraint satisfaction on computation"): it is used up."""
 
     budget: float
-    limits_advantages: ClassVar[bool] = True
 
     def __call__(self, seen: Observation) -> Weights:
         violation = (seen.cost - self.budget) / BUDGET_ALLOWANCE
@@ -141,8 +138,6 @@ class BudgetRule:
 @dataclass(frozen=True)
 class Eq7Rule:
     """Eq. 7 and the line below it, as printed: raises lambda when quality is bad. Kept for comparison."""
-
-    limits_advantages: ClassVar[bool] = False
 
     def __call__(self, seen: Observation) -> Weights:
         phi = seen.quality - seen.best_quality
@@ -154,7 +149,6 @@ class FixedRule:
     """Eq. 4 with a constant lambda (Table 8, "-CO")."""
 
     weight: float
-    limits_advantages: ClassVar[bool] = False
 
     def __call__(self, seen: Observation) -> Weights:
         return Weights(1.0, self.weight)

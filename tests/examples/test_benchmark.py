@@ -253,19 +253,20 @@ def test_policy_is_set_to_its_cost(weights: Path) -> None:
     model = training.trainer.model
     assert 0.5 < training.costs["greedy"] <= 0.7
     from fairseq_switchdec.cost import Lengths, cost
-    from fairseq_switchdec.rl import SampledChooser
+    from fairseq_switchdec.rl import OneDeviation
 
     inputs = 4000
     source = torch.full((inputs,), setup.src_len)
     lengths = Lengths(source, source - 2, torch.full((inputs,), setup.steps), training.criterion.cfg.policy_cost_beam)
-    uniforms = torch.rand(inputs, model.encoder.space.num_sublayers + 1, generator=torch.Generator().manual_seed(1))
+    uniforms = torch.rand(inputs, 2, generator=torch.Generator().manual_seed(1))
     floor = training.criterion.cfg.policy_floor
-    choose = SampledChooser(uniforms, torch.zeros(inputs, dtype=torch.bool), floor)
+    space, stages = model.encoder.space, model.encoder.policy.stages
+    choose = OneDeviation(uniforms, torch.zeros(inputs, dtype=torch.bool), floor, space, stages)
     keep_all = model.encoder.space.keep_all(inputs)
     sampled = model.encoder.policy.decide(0, torch.randn(inputs, 64), choose, keep_all)
     measured = cost(model.geometry, sampled, lengths, model.encoder.policy.flops())
     error = float(measured.std()) / math.sqrt(inputs)
-    assert training.costs["sampled"] == pytest.approx(float(measured.mean()), abs=4 * error)
+    assert training.costs["tried"] == pytest.approx(float(measured.mean()), abs=4 * error)
     before = model.encoder.policy.sublayer_heads[0].bias.clone()
     assert training.step(0, batch=2, decisions="learned")["seconds"] > 0
     torch.testing.assert_close(model.encoder.policy.sublayer_heads[0].bias, before, rtol=0, atol=0)

@@ -1,8 +1,7 @@
-"""What the criterion makes of a batch for the learner: limits, baseline, sums; and what it tells the learner."""
+"""What the criterion makes of a batch for the learner: what was tried, sums; and what it tells the learner."""
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +11,12 @@ from support import build_switchable, task_of
 from torch.testing import assert_close
 
 from fairseq_switchdec.config import LexicoPolicyCriterionConfig
-from fairseq_switchdec.cost import cost
+from fairseq_switchdec.cost import cost, expected_cost
 from fairseq_switchdec.criterions import lexico_policy_criterion as module
 from fairseq_switchdec.criterions.lexico_policy_criterion import LexicoPolicyCriterion
 from fairseq_switchdec.criterions.objective import GenerationObjective, PathLoss
-from fairseq_switchdec.rl import score_function_gradients
+from fairseq_switchdec.policy import input_uniforms
+from fairseq_switchdec.rl import OneDeviation, SampledPaths, Weights, policy_gradients
 from fairseq_switchdec.tasks.switching import SwitchingTask
 
 PADDING = 1
@@ -45,10 +45,10 @@ def sample(batch: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def model(dictionary: Any, stock: Any) -> Any:
-    """In the middle of a training: weights 50 and 1, a baseline of .01."""
+    """In the middle of a training: weights 50 and 1."""
     model = build_switchable(dictionary, stock, dropout=0.0)
     model.learner_state.weights.copy_(torch.tensor([50.0, 1.0]))
-    model.learner_state.sampled_average.copy_(torch.tensor([0.01, 0.5, 1.0]) * 0.7)
+    model.learner_state.expected_average.copy_(torch.tensor([0.9, 1.0]) * 0.7)
     return model
 
 
@@ -66,13 +66,18 @@ class Watched:
         monkeypatch.setattr(module, name, watched)
 
 
-@pytest.mark.parametrize(
-    "rule, limit", [("quality", 1 / 50), ("budget", 1 / 50), ("fixed", math.inf), ("eq7", math.inf)]
-)
+@pytest.mark.parametrize("options", [{}, {"policy_rule": "budget"}, {"policy_rule": "fixed"}, {"policy_rule": "eq7"}])
+@pytest.mark.parametrize("named", ["auto", "local", "score-function"])
 def test_evidence_by_hand(
-    monkeypatch: pytest.MonkeyPatch, dictionary: Any, model: Any, sample: dict[str, Any], rule: str, limit: float
+    monkeypatch: pytest.MonkeyPatch,
+    dictionary: Any,
+    model: Any,
+    sample: dict[str, Any],
+    options: dict[str, str],
+    named: str,
 ) -> None:
-    criterion = make_criterion(dictionary, policy_rule=rule, policy_keep_all_share=0.4)
+    options = {**options, "policy_estimator": named}
+    criterion = make_criterion(dictionary, policy_keep_all_share=0.4, **options)
     paths: list[PathLoss] = []
     loss = criterion.objective.loss
 
@@ -81,54 +86,51 @@ def test_evidence_by_hand(
         return paths[-1]
 
     monkeypatch.setattr(criterion.objective, "loss", recorded)
-    gradients = Watched(monkeypatch, "score_function_gradients")
+    gradients = Watched(monkeypatch, "policy_gradients")
     evidence = criterion.rollout(model.train(), sample, update_num=3).evidence
     assert evidence is not None
     sampled, greedy = paths
-    explored = torch.tensor([not path.equal(model.encoder.space.keep_all(1)) for path in split(sampled)])
+    policy, space = model.encoder.policy, model.encoder.space
+    uniforms = input_uniforms(3, 3, sample["id"], space.num_sublayers + 2)
+    explored = uniforms[:, -1] >= 0.4
     assert 0 < explored.sum() < 5 and evidence.sampled == explored.sum()
 
-    limited = (sampled.quality - greedy.quality).clamp(-limit, limit)
-    assert (limited != sampled.quality - greedy.quality).any() == (limit < math.inf), "or the test would show nothing"
+    # What was tried: one decision of the paths printed in the paper, or all of them.
+    assert sampled.features is not None
+    distribution = policy(sampled.features)
+    local = named == "local" or (named == "auto" and options.get("policy_rule") in (None, "budget"))
+    exploration = (
+        OneDeviation(uniforms[:, :-1], ~explored, 0.02, space, policy.stages)
+        if local
+        else SampledPaths(uniforms[:, :-1], ~explored, 0.02)
+    )
+    tried = space.decisions(*exploration(distribution, policy.stages[0]))
+    assert tried.equal(sampled.decisions)
+
     lengths = criterion.objective.lengths(model, sample, sampled)
-    costs = [cost(model.geometry, path.decisions, lengths, model.encoder.policy.flops()) for path in paths]
-    expected = torch.stack([limited - 0.01, (costs[0] - costs[1]).float()], dim=1) * explored.unsqueeze(1)
-    ((policy, features, decisions, advantages, floor),) = gradients.calls
-    assert_close(advantages, expected)
-    assert_close(evidence.gradients, score_function_gradients(policy, features, decisions, expected, floor))
-    assert evidence.advantage == pytest.approx(float(limited[explored].sum()), rel=1e-5)
-    assert evidence.sampled_cost == pytest.approx(float(costs[0][explored].sum()), rel=1e-5)
+    costs = [cost(model.geometry, path.decisions, lengths, policy.flops()) for path in paths]
+    differences = torch.stack([sampled.quality - greedy.quality, (costs[0] - costs[1]).float()], dim=1)
+    ((_, features, _, advantages),) = gradients.calls
+    assert_close(advantages, differences * explored.unsqueeze(1))
+    expected = policy_gradients(policy, features, lambda d: exploration.surrogate(d, space, tried), advantages)
+    assert expected.any()
+    assert_close(evidence.gradients, expected)
     assert evidence.cost == pytest.approx(float(costs[1].sum()), rel=1e-5)
+    between = expected_cost(model.geometry, space, *distribution.probabilities(), lengths, policy.flops())
+    assert evidence.expected_cost == pytest.approx(float(between.sum()), rel=1e-5)
     bound = 1.05 * sampled.quality
     assert evidence.violation == pytest.approx(float((greedy.quality - bound)[~explored].sum()), rel=1e-5)
 
 
-def split(path: PathLoss) -> list[Any]:
-    return [path.decisions.select([row]) for row in range(len(path.decisions))]
-
-
-def test_a_baseline_made_with_wider_limits_is_limited_too(
-    monkeypatch: pytest.MonkeyPatch, dictionary: Any, model: Any, sample: dict[str, Any]
-) -> None:
-    model.learner_state.sampled_average[0] = 0.7 * 0.6
-    gradients = Watched(monkeypatch, "score_function_gradients")
-    criterion = make_criterion(dictionary, policy_rule="budget", policy_keep_all_share=0.0)
-    criterion.rollout(model.train(), sample, update_num=3)
-    advantages = gradients.calls[0][3][:, 0]
-    assert advantages.min() >= -2 / 50 - 1e-6 and advantages.max() <= 1e-6
-
-
-def test_a_new_training_begins_with_new_weights_and_baseline(
-    monkeypatch: pytest.MonkeyPatch, dictionary: Any, model: Any, sample: dict[str, Any]
-) -> None:
-    """Its first micro-batch is not weighed as the last training's was; one that goes on is."""
-    limits = Watched(monkeypatch, "limited_advantages")
+def test_a_new_training_begins_with_a_new_learner(dictionary: Any, model: Any, sample: dict[str, Any]) -> None:
+    """Already its first micro-batch sees no weights of the last training's; one that goes on does."""
     optimizer = SimpleNamespace(backward=lambda loss: loss.backward())
-    for update_num, limit in ((3, 1 / 50), (0, 1.0)):
+    for update_num, ratio in ((3, 1 / 50), (0, 1.0)):
         criterion = make_criterion(dictionary)
-        SwitchingTask.train_step(None, sample, model, criterion, optimizer, update_num)  # type: ignore[arg-type]
-        assert limits.calls[-1][2] == pytest.approx(limit)
-    assert model.learner_state.baseline == 0.0
+        _, _, log = SwitchingTask.train_step(None, sample, model, criterion, optimizer, update_num)  # type: ignore[arg-type]
+        assert Weights(*model.learner_state.weights.tolist()).ratio == pytest.approx(ratio)
+        assert log["sampled"] > 0
+    assert not model.learner_state.expected_average.any()
 
 
 @pytest.mark.parametrize(

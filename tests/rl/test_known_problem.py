@@ -1,9 +1,8 @@
 """`quality` and `budget` find the best decisions of a made-up problem, known by enumeration.
 
 Inputs of three types need different sublayers and tokens. The policy sees a noisy embedding of the type; the loss of a
-path is read from a table, its cost from the real cost model; everything else is what training runs: sampling with a
-floor, a share of keep-all inputs, advantages over the greedy path, limited and less their mean, score-function
-gradients, the learner and the rule.
+path is read from a table, its cost from the real cost model; everything else is what training runs: one decision tried
+an input, a share of keep-all inputs, advantages over the greedy path, the learner and the rule.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairseq_switchdec.cost import Geometry, Lengths, cost
+from fairseq_switchdec.cost import Geometry, Lengths, cost, expected_cost
 from fairseq_switchdec.decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
 from fairseq_switchdec.policy import SwitchPolicy, input_uniforms
 from fairseq_switchdec.rl import (
@@ -23,12 +22,11 @@ from fairseq_switchdec.rl import (
     Evidence,
     LearnerState,
     Observation,
+    OneDeviation,
     PolicyLearner,
     QualityRule,
-    SampledChooser,
     Weights,
-    limited_advantages,
-    score_function_gradients,
+    policy_gradients,
 )
 
 SPACE = DecisionSpace(3, 2)
@@ -69,8 +67,12 @@ def path_loss(types: Tensor, decisions: Decisions) -> Tensor:
 
 def path_cost(decisions: Decisions) -> Tensor:
     """Cost of inputs of one length, so that each type has one best decision: (B,)."""
-    each = torch.ones(len(decisions), dtype=torch.long)
-    return cost(GEOMETRY, decisions, Lengths(22 * each, 20 * each, 5 * each)).float()
+    return cost(GEOMETRY, decisions, lengths(len(decisions))).float()
+
+
+def lengths(inputs: int) -> Lengths:
+    each = torch.ones(inputs, dtype=torch.long)
+    return Lengths(22 * each, 20 * each, 5 * each)
 
 
 # --- by enumeration ---
@@ -134,33 +136,35 @@ def learn(rule: Callable[[Observation], Weights], seed: int) -> Decisions:
         features = (embedding[types] + 0.1 * torch.randn(INPUTS, FEATURES)).unsqueeze(1)
         ids = torch.arange(update * INPUTS, (update + 1) * INPUTS)
         uniforms = input_uniforms(seed, update, ids, SPACE.num_sublayers + 2)
-        learner.accumulate(evidence(learner.state, policy, types, features, uniforms))
+        learner.accumulate(evidence(policy, types, features, uniforms))
         progress = min(1.0, update / (0.9 * UPDATES))
         learner.step(LEARNING_RATE * (1 - progress), progress)
     return SPACE.decisions(*policy(embedding.unsqueeze(1)).greedy())
 
 
-def evidence(state: LearnerState, policy: SwitchPolicy, types: Tensor, features: Tensor, uniforms: Tensor) -> Evidence:
+def evidence(policy: SwitchPolicy, types: Tensor, features: Tensor, uniforms: Tensor) -> Evidence:
     """What the criterion gathers, with losses from the tables."""
     keep_all = uniforms[:, -1] < KEEP_ALL_SHARE
     distribution = policy(features)
-    chosen = SampledChooser(uniforms[:, :-1], keep_all, FLOOR)(distribution, policy.stages[0])
+    exploration = OneDeviation(uniforms[:, :-1], keep_all, FLOOR, SPACE, policy.stages)
+    chosen = exploration(distribution, policy.stages[0])
     sampled, greedy = (SPACE.decisions(*choice) for choice in (chosen, distribution.greedy()))
     losses = [path_loss(types, path) + NOISE * torch.randn(len(types)) for path in (sampled, greedy)]
     costs = [path_cost(path) for path in (sampled, greedy)]
-    limit = Weights(*state.weights.tolist()).ratio
-    limited = limited_advantages(losses[0], losses[1], limit)
-    differences = torch.stack([limited - min(state.baseline, limit), costs[0] - costs[1]], dim=1)
-    advantages = differences * ~keep_all.unsqueeze(1)
+    differences = torch.stack([losses[0] - losses[1], costs[0] - costs[1]], dim=1)
     return Evidence(
-        gradients=score_function_gradients(policy, features, sampled, advantages, FLOOR),
+        gradients=policy_gradients(
+            policy,
+            features,
+            lambda distribution: exploration.surrogate(distribution, SPACE, sampled),
+            differences * ~keep_all.unsqueeze(1),
+        ),
         sampled=int((~keep_all).sum()),
-        advantage=float((limited * ~keep_all).sum()),
-        sampled_cost=float((costs[0] * ~keep_all).sum()),
         violation=float(((losses[1] - losses[0] * (1 + SLACK)) * keep_all).sum()),
         compared=int(keep_all.sum()),
         quality=float(losses[1].sum()),
         cost=float(costs[1].sum()),
+        expected_cost=float(expected_cost(GEOMETRY, SPACE, *distribution.probabilities(), lengths(len(types))).sum()),
         inputs=len(types),
         features=features,
     )

@@ -65,12 +65,11 @@ class Setup:
             Evidence(
                 gradients=draw(2, self.theta.numel()) * (index % 4 > 0),
                 sampled=int(index % 4 > 0),
-                advantage=float(draw()) * (index % 4 > 0),
-                sampled_cost=float(draw().sigmoid()) * (index % 4 > 0),
                 violation=float(draw()) * (index % 4 == 0),
                 compared=int(index % 4 == 0),
                 quality=float(draw().abs()),
                 cost=float(draw().sigmoid()),
+                expected_cost=float(draw().sigmoid()),
                 inputs=1,
                 features=draw(1, len(self.policy.stages), DIM) * 2 + 3,
             )
@@ -224,10 +223,8 @@ def test_averages_by_hand(settled: float) -> None:
         assert seen.quality == pytest.approx(quality, rel=1e-5)
         assert seen.best_quality == pytest.approx(best, rel=1e-5)
         greedy_cost = float(average([torch.tensor(one.cost / one.inputs) for one in so_far]))
-        sampled_cost = float(average([torch.tensor(one.sampled_cost / one.sampled) for one in so_far]))
-        assert seen.cost == pytest.approx(settled * greedy_cost + (1 - settled) * sampled_cost, rel=1e-5)
-        baseline = float(average([torch.tensor(one.advantage / one.sampled) for one in so_far]))
-        assert setup.state.baseline == pytest.approx(baseline, rel=1e-5)
+        expected_cost = float(average([torch.tensor(one.expected_cost / one.inputs) for one in so_far]))
+        assert seen.cost == pytest.approx(settled * greedy_cost + (1 - settled) * expected_cost, rel=1e-5)
         assert logged["violation"] == seen.quality_violation
         assert logged["gradient_quality"] == pytest.approx(float(quality_gradient.norm()), rel=1e-5)
         assert logged["gradient_cost"] == pytest.approx(float(cost_gradient.norm()), rel=1e-5)
@@ -248,31 +245,20 @@ def test_an_update_that_measured_no_constraint_or_gradient_says_nothing_about_it
         assert_close(second.quality_gradient, first.quality_gradient)
 
 
-def test_where_nothing_was_sampled_yet_the_greedy_cost_is_all_that_is_known() -> None:
-    setup = Setup()
-    evidence = merge([part for part in setup.evidence(0) if part.compared])
-    assert setup.state.baseline == 0.0
-    update(setup, evidence, settled=0.0)
-    assert setup.state.baseline == 0.0
-    assert setup.seen[0].cost == pytest.approx(evidence.cost / evidence.inputs, rel=1e-5)
-
-
-def test_a_checkpoint_from_before_the_sampled_paths_were_averaged_goes_on_with_the_greedy_cost() -> None:
+def test_a_checkpoint_from_before_costs_were_expected_goes_on_with_what_is_measured_now() -> None:
     setup = Setup()
     update(setup, merge(setup.evidence(0)))
-    setup.state.sampled_average.zero_()
-    greedy = merge([part for part in setup.evidence(1) if part.compared])
-    update(setup, greedy, settled=0.5)
-    first, second = (merge(setup.evidence(0)), greedy)
-    mean = (0.9 * first.cost / first.inputs + second.cost / second.inputs) / 1.9
-    assert setup.seen[-1].cost == pytest.approx(mean, rel=1e-5)
+    setup.state.expected_average.zero_()
+    evidence = merge(setup.evidence(1))
+    update(setup, evidence, settled=0.0)
+    assert setup.seen[-1].cost == pytest.approx(evidence.expected_cost / evidence.inputs, rel=1e-5)
 
 
 def test_a_new_training_forgets() -> None:
     setup = Setup()
     clean = copy.deepcopy(setup.state.state_dict())
     update(setup, merge(setup.evidence(0)))
-    assert setup.state.baseline != 0
+    assert setup.state.expected_average.any() and setup.state.constraint_average.any()
     setup.state.restart()
     assert_same(clean, setup.state.state_dict(), rtol=0, atol=0)
 

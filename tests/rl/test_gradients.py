@@ -1,9 +1,8 @@
-"""The score-function estimator's expectation is the exact gradient, by enumerating every decision."""
+"""What the estimators of the policy's gradient expect, by enumerating every decision; and what they try."""
 
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.testing import assert_close
 
-from fairseq_switchdec.decisions import Decisions, DecisionSpace
+from fairseq_switchdec.decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
 from fairseq_switchdec.policy import DecisionDistribution, SwitchPolicy, input_uniforms
-from fairseq_switchdec.rl import SampledChooser, limited_advantages, score_function_gradients
+from fairseq_switchdec.rl import Exploration, OneDeviation, SampledPaths, policy_gradients
 
 DIM = 5
 
@@ -58,6 +57,16 @@ def exact_gradients(
     return torch.stack(rows)
 
 
+def score_function_gradients(
+    policy: SwitchPolicy, features: Tensor, decisions: Decisions, advantages: Tensor, floor: float
+) -> Tensor:
+    count = len(decisions)
+    paths = SampledPaths(torch.rand(count, policy.space.num_sublayers + 1), torch.zeros(count, dtype=torch.bool), floor)
+    return policy_gradients(
+        policy, features, lambda distribution: paths.surrogate(distribution, policy.space, decisions), advantages
+    )
+
+
 @pytest.mark.parametrize("floor", [0.0, 0.02])
 @pytest.mark.parametrize(
     "space, per_layer",
@@ -92,7 +101,7 @@ def test_sampled_estimates_average_to_the_exact_gradient() -> None:
     values = torch.randn(len(decisions), 2)
     index = {code: row for row, code in enumerate(codes(space, decisions))}
     repeated = features.expand(count, -1, -1)
-    chooser = SampledChooser(torch.rand(count, space.num_sublayers + 1), torch.zeros(count, dtype=torch.bool), floor)
+    chooser = SampledPaths(torch.rand(count, space.num_sublayers + 1), torch.zeros(count, dtype=torch.bool), floor)
     sampled = space.decisions(*chooser(policy(repeated), policy.stages[0]))
     found = values[[index[code] for code in codes(space, sampled)]]
     estimate = score_function_gradients(policy, repeated, sampled, found, floor) / count
@@ -120,36 +129,118 @@ def test_sums_over_inputs_and_separates_advantages() -> None:
     assert_close(together[1:2], one)
 
 
-def test_limited_advantages_by_hand() -> None:
-    sampled, greedy = torch.tensor([1.0, 1.3, 4.0, 0.2]), torch.tensor([1.0, 1.0, 1.0, 1.0])
-    assert_close(limited_advantages(sampled, greedy, 0.5), torch.tensor([0.0, 0.3, 0.5, -0.5]))
-    assert_close(limited_advantages(sampled, greedy, math.inf), sampled - greedy)
+# --- one decision changed ---
 
 
-def test_a_limit_and_a_baseline_tell_what_can_be_spared_from_noise() -> None:
-    """One sublayer whose skip loses 4 nats beside five whose skip loses .05: what the estimate says of the five."""
-    space, floor, count, vital = DecisionSpace(4, 0), 0.02, 20_000, 1
+def additive_losses(space: DecisionSpace, decisions: Decisions, seed: int = 7) -> Tensor:
+    """A loss and a cost, (n, 2), to which every sublayer and every token strategy adds its own part."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = torch.randn(space.num_sublayers, 2, generator=generator)
+    of_strategy = torch.randn(NUM_TOKEN_STRATEGIES, 2, generator=generator)
+    keep, strategy = space.flat(decisions)
+    return keep.float() @ parts + of_strategy[strategy]
+
+
+def deviate(
+    policy: SwitchPolicy, features: Tensor, uniforms: Tensor, keep_all: Tensor | None = None, floor: float = 0.02
+) -> tuple[OneDeviation, Decisions]:
+    keep_all = torch.zeros(len(uniforms), dtype=torch.bool) if keep_all is None else keep_all
+    exploration = OneDeviation(uniforms, keep_all, floor, policy.space, policy.stages)
+    decided = policy.space.keep_all(len(uniforms))
+    for index in range(len(policy.stages)):
+        decided = policy.decide(index, features[:, index], exploration, decided)
+    return exploration, decided
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize(
+    "space, per_layer",
+    [
+        (DecisionSpace(2, 1), False),
+        (DecisionSpace(3, 1), True),
+        (DecisionSpace(4, 0), False),
+        (DecisionSpace(3, 1, ("ffn", "token")), True),
+        (DecisionSpace(2, 1, ("ffn", "attention"), split_attention=True), False),
+        (DecisionSpace(2, 1, ("token",)), False),
+        (DecisionSpace(3, 2, scope=("decoder",)), True),
+    ],
+)
+def test_where_losses_add_up_one_deviation_expects_the_exact_gradient(
+    space: DecisionSpace, per_layer: bool, floor: float
+) -> None:
+    policy = make_policy(space, per_layer)
+    features = torch.randn(1, len(policy.stages), DIM)
+    every = every_decision(space)
+    exact = exact_gradients(policy, features, every, additive_losses(space, every), 0.0)
+    # Places for evenly spaced numbers: their frequencies are their probabilities.
+    side = 300 if per_layer else 20_000
+    place = (torch.arange(side) + 0.5) / side
+    uniforms = torch.cartesian_prod(place, place) if per_layer else torch.stack([place, place], dim=1)
+    repeated = features.expand(len(uniforms), -1, -1)
+    exploration, tried = deviate(policy, repeated, uniforms, floor=floor)
+    greedy = space.decisions(*policy(repeated).greedy())
+    differences = additive_losses(space, tried) - additive_losses(space, greedy)
+    estimate = policy_gradients(
+        policy, repeated, lambda distribution: exploration.surrogate(distribution, space, tried), differences
+    ) / len(uniforms)
+    assert exact.abs().max() > 1e-2, "or the test would show nothing"
+    assert_close(estimate, exact, rtol=2e-2, atol=2e-2 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_one_decision_is_changed_and_only_an_open_one(per_layer: bool) -> None:
+    space, count = DecisionSpace(3, 2, ("attention", "token"), ("encoder",)), 4000
+    policy = make_policy(space, per_layer)
+    features = torch.randn(1, len(policy.stages), DIM).expand(count, -1, -1)
+    keep_all = torch.arange(count) % 4 == 0
+    uniforms = input_uniforms(1, 2, torch.arange(count), 4)
+    exploration, tried = deviate(policy, features, uniforms, keep_all)
+    keep, strategy = space.flat(tried)
+    greedy_keep, greedy_strategy = space.flat(space.decisions(*policy(features).greedy()))
+    assert keep[keep_all].all() and not strategy[keep_all].any()
+    changed = (keep != greedy_keep).sum(1) + (strategy != greedy_strategy)
+    assert (changed[~keep_all] == 1).all()
+    assert torch.equal((keep != greedy_keep)[~keep_all].any(0), space.open_sublayers())
+    assert len(strategy[~keep_all].unique()) == NUM_TOKEN_STRATEGIES
+    # A policy of one stage tries a place as often as it deviates there itself, but not more rarely than the floor.
+    if not per_layer:
+        probability = policy(features[:1]).probabilities()[0][0]
+        deviating = torch.where(greedy_keep[0], 1 - probability, probability).clamp(min=0.02)[space.open_sublayers()]
+        found = (keep != greedy_keep)[~keep_all].float().mean(0)[space.open_sublayers()]
+        assert_close(found / found.sum(), deviating / deviating.sum(), rtol=0, atol=0.05)
+    assert (exploration.weight >= 1 - 1e-9).all()
+
+
+def test_one_deviation_tells_what_can_be_spared_where_sampled_paths_drown() -> None:
+    """One sublayer whose skip loses 4 nats beside five whose skip loses .05: what an estimate says of the five."""
+    space, count, vital = DecisionSpace(4, 0), 20_000, 1
     policy = make_policy(space)
-    distribution = policy(torch.randn(1, 1, DIM).expand(count, -1, -1))
-    chooser = SampledChooser(torch.rand(count, space.num_sublayers + 1), torch.zeros(count, dtype=torch.bool), floor)
-    keep, tokens = chooser(distribution, policy.stages[0])
+    policy.sublayer_heads[0].bias += 3  # the greedy path keeps all, the vital one too
+    features = torch.randn(1, 1, DIM).expand(count, -1, -1)
+    uniforms, nobody = torch.rand(count, space.num_sublayers + 1), torch.zeros(count, dtype=torch.bool)
     others = space.open_sublayers()
     others[vital] = False
-    losses = 0.05 * (~keep & others).sum(1) + 4.0 * ~keep[:, vital]
-    logits = distribution.sublayer_logits.detach().requires_grad_()
-    with torch.enable_grad():
-        sampled = DecisionDistribution(logits, distribution.token_logits.detach())
-        log_prob = sampled.log_prob(space, space.decisions(keep, tokens), floor).sum()
-    (scores,) = torch.autograd.grad(log_prob, logits)
 
-    def clearness(advantages: Tensor) -> Tensor:
+    def loss(decisions: Decisions) -> Tensor:
+        keep, _ = space.flat(decisions)
+        return 0.05 * (~keep & others).sum(1) + 4.0 * ~keep[:, vital]
+
+    def clearness(exploration: Exploration) -> Tensor:
         """Mean over standard deviation of an input's gradient by the others' logits: below 0, keeping is better."""
-        gradients = (scores * advantages.unsqueeze(1))[:, others]
+        distribution = policy(features)
+        decisions = space.decisions(*exploration(distribution, policy.stages[0]))
+        logits = distribution.sublayer_logits.detach().requires_grad_()
+        with torch.enable_grad():
+            again = DecisionDistribution(logits, distribution.token_logits.detach())
+            surrogate = exploration.surrogate(again, space, decisions).sum()
+        (scores,) = torch.autograd.grad(surrogate, logits)
+        greedy = space.decisions(*distribution.greedy())
+        gradients = (scores * (loss(decisions) - loss(greedy)).unsqueeze(1))[:, others]
         return gradients.mean(0) / gradients.std(0)
 
-    limited = limited_advantages(losses, torch.zeros(count), 0.5)
-    assert (clearness(limited - limited.mean()) < 0).all()
-    assert (clearness(limited - limited.mean()) < 3 * clearness(losses - losses.mean()).clamp(max=0)).all()
+    local = clearness(OneDeviation(uniforms, nobody, 0.02, space, policy.stages))
+    assert (local < 0).all()
+    assert (local < 3 * clearness(SampledPaths(uniforms, nobody, 0.02)).clamp(max=0)).all()
 
 
 def test_leaves_policy_and_features_alone() -> None:
@@ -174,17 +265,17 @@ def test_inputs_without_an_advantage_count_for_nothing_however_sure_the_policy_i
     assert gradients.isfinite().all() and not gradients[1].any()
 
 
-# --- the chooser of training ---
+# --- sampled paths ---
 
 
-def test_sampled_chooser_samples_and_keeps_all_where_told() -> None:
+def test_sampled_paths_samples_and_keeps_all_where_told() -> None:
     space = DecisionSpace(3, 2)
     policy = make_policy(space)
     count = 64
     uniforms = input_uniforms(1, 2, torch.arange(count), space.num_sublayers + 1)
     keep_all = torch.arange(count) % 4 == 0
     distribution = policy(torch.randn(count, 1, DIM))
-    keep, tokens = SampledChooser(uniforms, keep_all, 0.02)(distribution, policy.stages[0])
+    keep, tokens = SampledPaths(uniforms, keep_all, 0.02)(distribution, policy.stages[0])
     expected, strategies = distribution.sample(uniforms[:, :-1], uniforms[:, -1], 0.02)
     assert tokens is not None and strategies is not None
     assert keep[keep_all].all() and not tokens[keep_all].any()
@@ -192,12 +283,12 @@ def test_sampled_chooser_samples_and_keeps_all_where_told() -> None:
     assert not expected[keep_all].all() and strategies[keep_all].any(), "or the test would show nothing"
 
 
-def test_sampled_chooser_gives_every_stage_its_own_numbers() -> None:
+def test_sampled_paths_gives_every_stage_its_own_numbers() -> None:
     space = DecisionSpace(4, 2, split_attention=True)
     policy = make_policy(space, per_layer=True)
     features = torch.randn(8, len(policy.stages), DIM)
     uniforms = input_uniforms(1, 2, torch.arange(8), space.num_sublayers + 1)
-    chooser = SampledChooser(uniforms, torch.zeros(8, dtype=torch.bool), 0.02)
+    chooser = SampledPaths(uniforms, torch.zeros(8, dtype=torch.bool), 0.02)
     decided = space.keep_all(8)
     for index in range(len(policy.stages)):
         decided = policy.decide(index, features[:, index], chooser, decided)
