@@ -58,7 +58,8 @@ setup(
         "rouge-score",
     ],
     extras_require={
-        "quickstart": ["tokenizers"],  # trains the quickstart's byte-level BPE
+        "quickstart": ["tokenizers", "matplotlib>=3.5"],  # trains the quickstart's byte-level BPE; its pictures
+        "plot": ["matplotlib>=3.5"],
         # The benchmark's peers and its plot; transformers reads GGUF files with gguf and accelerate. None of them asks
         # for another torch or numpy than fairseq runs with. llama-cpp-python, which pip compiles, is left to the user.
         "benchmark": ["transformers>=4.40,<6", "ctranslate2>=4.4,<5", "gguf>=0.16", "accelerate", "matplotlib>=3.5"],

@@ -130,6 +130,11 @@ class SwitchOptions(FairseqDataclass):
 class RunOptions(SwitchOptions):
     """Options of the task that generates: what a trained model runs in generation and validation."""
 
+    switch_compare: int = option(
+        64,
+        "inputs whose targets --switch-report compares under the policy's decisions, another input's and the most "
+        "frequent path, before generation: whether the policy reads its input; 0: none",
+    )
     eval_rouge: bool = option(False, "generate for the validation set and log rouge1, rouge2 and rougeL")
     eval_rouge_args: str = option(
         "{}", 'generation options of --eval-rouge as JSON, such as \'{"beam": 4, "lenpen": 2.0, "max_len_b": 140}\''

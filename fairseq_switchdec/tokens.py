@@ -12,6 +12,12 @@ from torch import Tensor
 #: Percent dropped from the end by strategies 1, 2, 3, and stride of the dropped tokens by strategies 4, 5, 6.
 LAST_PERCENT = (10, 20, 30)
 UNIFORM_STRIDE = (4, 3, 2)
+#: What each strategy drops, for people.
+STRATEGY_NAMES = (
+    "all kept",
+    *(f"last {percent} %" for percent in LAST_PERCENT),
+    *(f"every {place}" for place in ("4th", "3rd", "2nd")),
+)
 
 
 def num_dropped(content_tokens: Tensor, token_strategy: Tensor) -> Tensor:

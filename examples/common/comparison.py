@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.generation.reading import comparison_line
+from fairseq_switchdec.pictures.draw import Point, decisions_figure, quality_figure, save
 
 from .files import SPLITS, count_lines, write_text
 from .repository import commit
@@ -32,16 +34,9 @@ SYSTEM_FLAGS = {  # what a system adds to the command that all share
 }
 SYSTEMS = tuple(SYSTEM_FLAGS)
 HYPOTHESES, SWITCHES = "generate-test.txt", "switches.json"
-STRATEGIES = (
-    "all kept",
-    "last 10 %",
-    "last 20 %",
-    "last 30 %",
-    "every 4th",
-    "every 3rd",
-    "every 2nd",
-)  # what is dropped
 PACKAGES = ("fairseq", "torch", "numpy", "tokenizers", "rouge-score")
+#: Whether the policy reads its input, in a switch report.
+READING = ("paths", "most_frequent_path", "compared")
 SHARES = ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped")
 
 
@@ -161,8 +156,10 @@ def make_report(settings: Any, stages: Stages, corpus: Path) -> dict[str, Any]:
         settings: a dataclass.
         corpus: folder of the texts.
     """
+    learned = json.loads((folder(stages.out, "learned") / SWITCHES).read_text(encoding="utf-8"))
     return {
         "systems": evaluate(stages),
+        "reading": {name: learned[name] for name in READING if name in learned},
         "settings": asdict(settings),
         "corpus": corpus_sizes(corpus),
         "stage_seconds": {name: stages.seconds(name) for name in stages.fingerprints},
@@ -184,6 +181,7 @@ def notes(report: dict[str, Any], updates: str, seconds: str) -> list[str]:
     sizes = ", ".join(f"{split} {size:,}" for split, size in report["corpus"].items())
     return [
         "Cost: share of the keep-all FLOPs, mean over the test inputs. Seconds: beam search alone.",
+        f"Learned decisions: {comparison_line(report['reading'])}.",
         f"Pairs: {sizes}. Updates: {updates}.",
         f"{seconds}: {stages}.",
         f"Commit {report['commit']}; {report['hardware']}; {packages}.",
@@ -191,13 +189,15 @@ def notes(report: dict[str, Any], updates: str, seconds: str) -> list[str]:
 
 
 def write_report(report: dict[str, Any], text: str, out: Path) -> None:
-    """Write report.json, report.md and, with matplotlib, report.png into the output folder, and print the text."""
+    """Write report.json, report.md and, with matplotlib, pictures into the output folder, and print the text."""
     write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
     write_text(out / "report.md", text)
-    drawn = picture(report["systems"], out / "report.png")
-    print(f"\n{text}\nWritten: {out}/report.json, report.md" + (", report.png" if drawn else ""))
-    if not drawn:
-        print("No picture: matplotlib is not installed.")
+    files = ["report.json", "report.md"]
+    try:
+        files += draw(report["systems"], out)
+    except UserError as error:
+        text += f"\nNo pictures: {error}\n"
+    print(f"\n{text}\nWritten: {out}/{', '.join(files)}")
 
 
 def table(systems: dict[str, dict[str, Any]]) -> str:
@@ -214,26 +214,22 @@ def table(systems: dict[str, dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def picture(systems: dict[str, dict[str, Any]], path: Path) -> bool:
-    """ROUGE-L over cost; False when matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+def draw(systems: dict[str, dict[str, Any]], out: Path) -> list[str]:
+    """Draw ROUGE-L against cost and, of the learned decisions, what each test input runs; the files' names.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    points = []
     for name, system in systems.items():
-        interval = system["rougeL_minus_plain"]
-        below, above = (abs(interval[end] - interval["mean"]) for end in ("low", "high"))
-        axes.errorbar(100 * system["cost"], system["rougeL"], yerr=[[below], [above]], fmt="o", capsize=3, label=name)
-    axes.set_xlabel("cost: % of the keep-all FLOPs")
-    axes.set_ylabel("ROUGE-L (bars: 95 % interval of the difference to plain)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    temporary = path.with_name(path.name + ".part")
-    figure.savefig(temporary, format="png", dpi=150)
-    os.replace(temporary, path)
-    return True
+        mean, low, high = (system["rougeL_minus_plain"][part] for part in ("mean", "low", "high"))
+        rouge = system["rougeL"]
+        points.append(Point(name, system["cost"], rouge, rouge + low - mean, rouge + high - mean))
+    figure = quality_figure(points, "ROUGE-L (bars: 95 % interval of the difference to plain)")
+    save(figure, out / "report.png")
+    learned = json.loads((folder(out, "learned") / SWITCHES).read_text(encoding="utf-8"))
+    save(decisions_figure(learned["per_input"], "learned decisions, test inputs"), out / "decisions.png")
+    return ["report.png", "decisions.png"]
 
 
 def hardware() -> str:

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.files import write_text
+from fairseq_switchdec.pictures.draw import Point, decisions_figure, quality_figure, save
+from fairseq_switchdec.tokens import STRATEGY_NAMES
 
-from ..common.comparison import STRATEGIES
 from ..common.stages import Stages
 from .make_data import TYPES, noise_floor
 
@@ -45,6 +47,11 @@ class Result:
     random: dict[str, float]
     types: dict[str, dict[str, Any]]
 
+    @property
+    def name(self) -> str:
+        """Of its stages and files."""
+        return f"{self.rule}-{self.seed}"
+
     def checks(self) -> dict[str, bool]:
         """Each target, and whether it is reached."""
         loss = self.greedy["nll"]
@@ -75,9 +82,9 @@ def by_type(switches: Path, text: Path) -> dict[str, dict[str, Any]]:
         by type: mean ``cost``; ``attention`` and ``ffn``, the shares of inputs that run each layer's; ``strategies``,
         the shares of inputs that choose each token strategy.
     """
-    kinds = [line.split(maxsplit=1)[0] for line in (text / "valid.source").read_text(encoding="utf-8").splitlines()]
+    kinds = types_of_inputs(text)
     inputs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for entry in json.loads(switches.read_text(encoding="utf-8"))["per_input"]:
+    for entry in read_entries(switches):
         inputs[kinds[entry["id"]]].append(entry)
     return {
         kind: {
@@ -86,7 +93,7 @@ def by_type(switches: Path, text: Path) -> dict[str, dict[str, Any]]:
             "ffn": [_mean(column) for column in zip(*(entry["ffn_keep"] for entry in inputs[kind]))],
             "strategies": [
                 _mean(entry["token_strategy"] == strategy for entry in inputs[kind])
-                for strategy in range(len(STRATEGIES))
+                for strategy in range(len(STRATEGY_NAMES))
             ],
         }
         for kind in TYPES
@@ -115,23 +122,64 @@ def markdown(results: list[Result]) -> str:
 
 
 def write(out: Path, results: list[Result], stages: Stages) -> bool:
-    """Write report.json and report.md into ``out``, print the table; whether the default rule reached its targets."""
+    """Write report.json, report.md and the pictures into ``out``, print the table; whether the default rule reached its
+    targets.
+    """
     entries = [{**asdict(result), "checks": result.checks()} for result in results]
     seconds = {name: stages.seconds(name) for name in stages.fingerprints}
     content = {"noise_floor": noise_floor(), "results": entries, "stage_seconds": seconds}
     write_text(out / "report.json", json.dumps(content, indent=1) + "\n")
     table = markdown(results) + f"\nSeconds of all stages: {sum(seconds.values()):.0f}\n"
     write_text(out / "report.md", table)
-    print(f"\n{table}\nWritten: {out}/report.json, report.md")
+    files = ["report.json", "report.md"]
+    try:
+        files += draw(out, results)
+    except UserError as error:
+        table += f"\nNo pictures: {error}\n"
+    print(f"\n{table}\nWritten: {out}/{', '.join(files)}")
     return all(all(result.checks().values()) for result in results if result.rule == DEFAULT_RULE)
+
+
+def draw(out: Path, results: list[Result]) -> list[str]:
+    """Draw all results, loss against cost, and what each input runs under the first of them; the files' names.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    plain = {result.seed: result.plain for result in results}
+    points = [Point(f"plain-{seed}", 1.0, loss, loss, loss, "plain") for seed, loss in plain.items()]
+    for result in results:
+        for kind in ("greedy", "shuffled", "random"):
+            cost, loss = getattr(result, kind)["cost"], getattr(result, kind)["nll"]
+            points.append(Point(result.name, cost, loss, loss, loss, kind))
+    save(quality_figure(points, "loss, nats a token (less is better)"), out / "report.png")
+    first = results[0]
+    entries = read_entries(out / "switches" / f"{first.name}.json")
+    kinds = types_of_inputs(out / "text")
+    figure = decisions_figure(entries, first.name, [kinds[entry["id"]] for entry in entries])
+    save(figure, out / "decisions.png")
+    return ["report.png", "decisions.png"]
+
+
+def read_entries(switches: Path) -> list[dict[str, Any]]:
+    """What every input ran, from a ``--switch-report``."""
+    entries: list[dict[str, Any]] = json.loads(switches.read_text(encoding="utf-8"))["per_input"]
+    return entries
+
+
+def types_of_inputs(text: Path) -> list[str]:
+    """The type of each input of the validation split: its first word."""
+    return [line.split(maxsplit=1)[0] for line in (text / "valid.source").read_text(encoding="utf-8").splitlines()]
 
 
 def _picture(result: Result) -> list[str]:
     """A table with a bar for each layer: full = all inputs of the type run it, blank = none does."""
     rows = ["| type | cost | attention, layers 1.. | feed-forward | tokens dropped |", "|---|--:|---|---|---|"]
     for kind, runs in result.types.items():
-        order = sorted(range(len(STRATEGIES)), key=lambda strategy: -runs["strategies"][strategy])
-        common = [f"{STRATEGIES[i]}: {runs['strategies'][i]:.0%}" for i in order[:2] if runs["strategies"][i] >= 0.05]
+        order = sorted(range(len(STRATEGY_NAMES)), key=lambda strategy: -runs["strategies"][strategy])
+        common = [
+            f"{STRATEGY_NAMES[i]}: {runs['strategies'][i]:.0%}" for i in order[:2] if runs["strategies"][i] >= 0.05
+        ]
         bars = f"`{_bars(runs['attention'])}` | `{_bars(runs['ffn'])}`"
         rows.append(f"| {kind} | {runs['cost']:.2f} | {bars} | {', '.join(common)} |")
     return rows

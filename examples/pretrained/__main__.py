@@ -6,7 +6,7 @@
                                                                               shuffled decisions
 
 Every command is printed before it runs; a finished stage is not repeated. At the end: a table, five summaries with what
-was skipped for them, report.json, report.md and, with matplotlib, report.png in the output folder.
+was skipped for them, report.json, report.md and, with matplotlib, report.png and decisions.png in the output folder.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""What the example found: report.json, a table and five summaries in Markdown and, with matplotlib, a picture."""
+"""What the example found: report.json, a table and five summaries in Markdown and, with matplotlib, pictures."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+from fairseq_switchdec.tokens import STRATEGY_NAMES
 
 from ..common import comparison
 from ..common.stages import Stages
@@ -22,7 +24,7 @@ def skipped(entry: dict[str, Any]) -> str:
         if layers:
             parts.append(f"{name} of layer{'s' * (len(layers) > 1)} {', '.join(layers)}")
     if entry["token_strategy"]:
-        parts.append(f"{comparison.STRATEGIES[entry['token_strategy']]} of the article's tokens")
+        parts.append(f"{STRATEGY_NAMES[entry['token_strategy']]} of the article's tokens")
     return "; ".join(parts) or "nothing"
 
 

@@ -6,5 +6,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source examples/common/setup_venv.sh
-setup_venv hugging-face
+setup_venv hugging-face plot
 exec "$VENV/bin/python" -m examples.pretrained "$@"

@@ -5,7 +5,7 @@
                                                                                      random, shuffled decisions
 
 Every command is printed before it runs; a finished stage is not repeated. At the end: report.json, report.md and, with
-matplotlib, report.png in the output folder.
+matplotlib, report.png and decisions.png in the output folder.
 """
 
 from __future__ import annotations

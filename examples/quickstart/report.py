@@ -1,4 +1,4 @@
-"""What the quickstart found: report.json, a table in Markdown and, where matplotlib is installed, a picture."""
+"""What the quickstart found: report.json, a table in Markdown and, where matplotlib is installed, pictures."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import check_writable, write_text
-from .report import report_text, summary, summary_line
+from .report import report_text, summary, summary_lines
 
 #: What runs of one kind have in common, and the option that sets it.
 SETTINGS = {
@@ -36,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def cli_main() -> None:
-    """Read the options, merge, write the file, print its line.
+    """Read the options, merge, write the file, print its lines.
 
     Raises:
         UserError: the reports are not all those of one run.
@@ -45,7 +45,7 @@ def cli_main() -> None:
     check_writable("OUT", args.out)
     content = merge({path: read_report(path) for path in args.shards})
     write_text(args.out, report_text(content["per_input"], content["seconds"], content["run"]))
-    print(summary_line(summary(content["per_input"], content["seconds"])))
+    print(summary_lines(summary(content["per_input"], content["seconds"])))
 
 
 def read_report(path: str) -> dict[str, Any]:

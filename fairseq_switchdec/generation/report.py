@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..cost import Geometry, Keep, Lengths, Skipped, cost, flops
 from ..decisions import Decisions
 from ..files import check_writable, write_text
+from .reading import comparison, comparison_line, path_counts, path_key
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class SwitchReport:
 
     Attributes:
         run: what the run was, see `fairseq_switchdec.generation.run_settings` and `expect`.
+        compared: by input id, what `fairseq_switchdec.generation.reading.compare` found before the run.
 
     Raises:
         UserError: the file cannot be written, found out now and not after hours of generation.
@@ -42,6 +45,7 @@ class SwitchReport:
         self.run: dict[str, Any] = {}
         self.shard: dict[str, int] | None = None if shards == 1 else {"id": shard, "of": shards}
         self.inputs: list[dict[str, Any]] = []
+        self.compared: dict[int, dict[str, dict[str, float]]] = {}
         self.seconds = 0.0
         if self.path is not None:
             check_writable("--switch-report", self.path)
@@ -85,11 +89,13 @@ class SwitchReport:
         values = zip(*(column.tolist() for column in columns.values()))
         for row, entry in zip(values, decisions.to_json()):
             self.inputs.append(dict(zip(columns, row)) | entry)
+            if self.inputs[-1]["id"] in self.compared:
+                self.inputs[-1]["compared"] = self.compared[self.inputs[-1]["id"]]
         self.seconds += seconds
 
-    def line(self) -> str:
-        """One line for people."""
-        return summary_line(summary(self.inputs, self.seconds))
+    def lines(self) -> str:
+        """Two lines for people."""
+        return summary_lines(summary(self.inputs, self.seconds))
 
     def write(self, complete: bool = True) -> str:
         """Write the file, inputs in the order of their ids; an old file stays until the new one is there.
@@ -117,23 +123,28 @@ def report_text(
     return json.dumps(content, indent=1)
 
 
-def summary(inputs: Sequence[dict[str, Any]], seconds: float) -> dict[str, float]:
-    """Means over the inputs, totals of FLOPs and seconds; the same to the bit in whatever order the inputs come."""
+def summary(inputs: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Means over the inputs, totals of FLOPs and seconds, and whether the policy reads its input: the same to the bit
+    in whatever order the inputs come.
+    """
 
     def total(name: str) -> float:
         return math.fsum(entry[name] for entry in inputs)
 
     shares = ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped")
     means = {name: total(name) / max(len(inputs), 1) for name in shares}
-    return {"inputs": len(inputs), **means, "flops": total("flops"), "seconds": seconds}
+    sums = {"inputs": len(inputs), **means, "flops": total("flops"), "seconds": seconds}
+    paths = path_counts(Counter(map(path_key, inputs)))
+    compared = comparison(inputs)
+    return {**sums, **paths, **({"compared": compared} if compared else {})}
 
 
-def summary_line(total: dict[str, float]) -> str:
+def summary_lines(total: dict[str, Any]) -> str:
     """A summary for people."""
     return (
         f"Switchable decisions: {total['inputs']} inputs at {total['cost']:.1%} of the keep-all FLOPs; skipped "
         f"{total['attention_skipped']:.1%} of attention, {total['ffn_skipped']:.1%} of feed-forward, "
-        f"{total['tokens_dropped']:.1%} of tokens; {total['seconds']:.1f} s"
+        f"{total['tokens_dropped']:.1%} of tokens; {total['seconds']:.1f} s\n{comparison_line(total)}"
     )
 
 

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -25,7 +26,8 @@ from tqdm import tqdm
 from ..decisions import Decisions
 from ..errors import UserError
 from ..generation.decision_source import GreedyRecorder
-from ..generation.report import SwitchReport, summary_line, synchronize
+from ..generation.reading import path_counts, path_key
+from ..generation.report import SwitchReport, summary_lines, synchronize
 from .journal import Journal
 from .predictor import Encoded, Predictor, RowError, Unusable
 
@@ -78,7 +80,7 @@ class Runner:
         progress = journal.progress
         if self.args.switch_report is not None:
             total_of = write_report(self.args.switch_report, journal.report, progress.seconds, run)
-            print(summary_line(total_of))
+            print(summary_lines(total_of))
         journal.finish()
         bad = f", {progress.bad} of them could not be predicted" if progress.bad else ""
         return f"wrote {self.args.output}: {progress.rows} {self.predictor.unit}s{bad}"
@@ -184,7 +186,7 @@ def batches(lengths: list[int], batch_size: int, max_tokens: int | None) -> Iter
         yield batch
 
 
-def write_report(path: str, entries: str, seconds: float, run: dict[str, Any]) -> dict[str, float]:
+def write_report(path: str, entries: str, seconds: float, run: dict[str, Any]) -> dict[str, Any]:
     """Make the ``--switch-report`` from a file of its entries, one a line, without holding them; its summary."""
 
     def each() -> Iterator[dict[str, Any]]:
@@ -192,9 +194,10 @@ def write_report(path: str, entries: str, seconds: float, run: dict[str, Any]) -
             yield from map(json.loads, lines)
 
     count = sum(1 for _ in each())
-    total: dict[str, float] = {"inputs": count}
+    total: dict[str, Any] = {"inputs": count}
     total |= {name: math.fsum(entry[name] for entry in each()) / max(count, 1) for name in SHARES}
     total |= {"flops": math.fsum(entry["flops"] for entry in each()), "seconds": seconds}
+    total |= path_counts(Counter(map(path_key, each())))
     temporary = f"{os.path.realpath(path)}.{os.getpid()}.tmp"
     try:
         with open(temporary, "w", encoding="utf-8") as file:

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from fairseq import utils
 from fairseq.data import LanguagePairDataset
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
-from ..config import LexicoPolicyCriterionConfig, SwitchableTaskConfig
+from ..config import LexicoPolicyCriterionConfig, SwitchableTaskConfig, check_range
 from ..criterions.objective import GenerationObjective
 from ..errors import UserError
 from ..generation.decision_source import GreedyRecorder
 from ..generation.ngram_block import NGramBlock
+from ..generation.reading import compare
 from ..generation.report import synchronize
 from ..generation.run_settings import digest, run_settings
 from .source_checks import check_sources, truncate_sources
@@ -37,7 +39,9 @@ class SwitchableTask(SwitchingTask, TranslationTask):
     def __init__(self, cfg: SwitchableTaskConfig, src_dict: Any, tgt_dict: Any):
         super().__init__(cfg, src_dict, tgt_dict)
         self.set_up_switching(cfg)
+        check_range("switch_compare", cfg.switch_compare, "0 or more", lambda value: value >= 0)
         self.rouge: ValidationRouge | None = None
+        self.run_batches: Any = None  # places in the data set, of all shards of a run
         # fairseq-interactive passes no ids on: those of its lines are counted here.
         self.typed: LanguagePairDataset | None = None
         self.typed_before = 0
@@ -117,7 +121,8 @@ class SwitchableTask(SwitchingTask, TranslationTask):
 
     def expect(self, iterator: Any) -> None:
         """Tell the report which inputs are to come."""
-        sizes = [len(batch) for batch in iterator.frozen_batches]
+        self.run_batches = iterator.frozen_batches
+        sizes = [len(batch) for batch in self.run_batches]
         if self.cfg.num_shards > len(sizes):
             raise UserError(
                 f"--num-shards {self.cfg.num_shards}, but subset {self.cfg.gen_subset} is {len(sizes)} batches: give "
@@ -163,11 +168,35 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         for model in models:
             if hasattr(model, "pack"):
                 model.pack(self.cfg.switch_precision)
+        if self.reports_reading(models[0]):
+            self.report.compared = self.compare(models[0], args.beam)
         generator = super().build_generator(models, args, *rest, **kwargs)
         blocker = getattr(generator, "repeat_ngram_blocker", None)
         if blocker is not None and not blocker.use_extension:
             generator.repeat_ngram_blocker = NGramBlock(blocker.no_repeat_ngram_size)
         return generator
+
+    def reports_reading(self, model: Any) -> bool:
+        """Whether the report is to say what a policy's reading is worth: of inputs with targets, decided greedily."""
+        wanted = self.cfg.switch_report is not None and self.cfg.switch_compare > 0
+        targets = self.run_batches is not None and self.run_dataset.tgt is not None
+        return wanted and targets and self.cfg.switch_decisions == "greedy" and not self.report.compared
+
+    def compare(self, model: Any, beam: int) -> dict[int, dict[str, dict[str, float]]]:
+        """`fairseq_switchdec.generation.reading.compare` for inputs spread over the whole run, of all its shards."""
+        ids = np.sort(np.concatenate(self.run_batches))
+        ids = ids[np.unique(np.linspace(0, len(ids) - 1, self.cfg.switch_compare).round().astype(int))]
+        ids = ids[np.argsort(self.run_dataset.src_sizes[ids], kind="stable")]  # as long as each other, side by side
+        logger.info("comparing decisions on the targets of %d inputs (--switch-compare)", len(ids))
+        size = min(16, max(map(len, self.run_batches)))
+        samples = [
+            self.run_dataset.collater([self.run_dataset[int(index)] for index in ids[start : start + size]])
+            for start in range(0, len(ids), size)
+        ]
+        if model.encoder.embed_tokens.weight.is_cuda:
+            samples = utils.move_to_cuda(samples)
+        objective = self.build_objective(LexicoPolicyCriterionConfig(policy_cost_beam=beam))
+        return compare(model, objective, samples, self.cfg.seed)
 
     def check_generation(self, models: Any, args: Any) -> None:
         """Refuse what cannot work before generation starts.

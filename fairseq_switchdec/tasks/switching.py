@@ -191,9 +191,9 @@ class SwitchingTask:
         return table
 
     def finish_report(self) -> None:
-        """At the end of the run: the file, and one line beside fairseq's scores."""
+        """At the end of the run: the file, and two lines beside fairseq's scores."""
         if self.report.inputs:
             interrupted = hasattr(sys, "last_value")  # Python sets it for an exception that ended the program
             path = self.report.write(complete=not interrupted)
-            print(self.report.line(), flush=True)
+            print(self.report.lines(), flush=True)
             logger.info("wrote %s%s", path, " (the run was interrupted)" if interrupted else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import subprocess
 import zipfile
@@ -119,8 +120,9 @@ def write_generated(stages: Stages, system: str) -> None:
     (folder / comparison.HYPOTHESES).write_text("\n".join(reversed(texts)) + "\n", encoding="utf-8")
     stages.log(f"generate-{system}").write_text("Translated 6 sentences (9 tokens) in 1.5s (...)\n")
     keeps: dict[str, Any] = {"attention_keep": [True, True], "ffn_keep": [True, False], "token_strategy": 0}
-    inputs = [{"id": i, "cost": 0.9, **keeps} for i in range(6)]
-    (folder / comparison.SWITCHES).write_text(json.dumps({"cost": 0.9, "per_input": inputs}), encoding="utf-8")
+    inputs = [{"id": i, "cost": 0.9, "tokens_dropped": 0.0, "cross_attention_keep": [], **keeps} for i in range(6)]
+    content = {"cost": 0.9, "paths": 1, "most_frequent_path": 1.0, "per_input": inputs}
+    (folder / comparison.SWITCHES).write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_report(tmp_path):
@@ -133,6 +135,9 @@ def test_report(tmp_path):
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "| learned |" in text and "Pairs: train 1, valid 1, test 1. Updates: 7 " in text
     assert text.count("- reference:") == report.SHOWN
+    assert "Learned decisions: 1 path for all inputs." in text
+    drawn = {path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".png"}
+    assert drawn == ({"report.png", "decisions.png"} if importlib.util.find_spec("matplotlib") else set())
     assert "**1.** article 0\n\n- reference: red 0\n- plain: plain 0\n" in text
     assert "- switchable, at 90% of the FLOPs: learned 0\n- skipped: feed-forward of layer 2\n" in text
     assert json.loads((tmp_path / "out" / "report.json").read_text())["systems"]["learned"]["cost"] == 0.9

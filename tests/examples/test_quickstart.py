@@ -220,6 +220,7 @@ def test_report(tmp_path):
     interval = learned["rougeL_minus_plain"]
     assert interval["mean"] == pytest.approx(-25) and interval["low"] < -25 < interval["high"] <= 0
     found = {"systems": systems, "settings": {"updates": 1, "finetune_updates": 2}, "corpus": {"train": 3}}
+    found["reading"] = {"paths": 3, "most_frequent_path": 0.5}
     found |= {"stage_seconds": {"pretrain": 5.0}, "commit": "c", "hardware": "h", "versions": {"torch": "2"}}
     assert "| learned | 75.00 | 75.00 | 75.00 | -25.00 [" in report.markdown(found)
 

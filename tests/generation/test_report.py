@@ -43,7 +43,7 @@ def test_file(tmp_path):
     assert content["flops"] == pytest.approx(sum(entry["flops"] for entry in content["per_input"]))
     assert content["per_input"][2]["token_strategy"] == 6
     assert list(tmp_path.iterdir()) == [path]  # no temporary file stays
-    assert "3 inputs" in report.line()
+    assert "3 inputs" in report.lines()
 
 
 def test_entries_can_be_forced_again(tmp_path):
