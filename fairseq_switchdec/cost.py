@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
-from .tokens import num_dropped
+from .tokens import num_dropped, same_tokens
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,14 @@ def expected_cost(
     return (share * paths).sum(1) / flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths, policy_flops)
 
 
+def same_path(first: Decisions, second: Decisions, lengths: Lengths) -> Tensor:
+    """Whether two batches of decisions run the same for each input: bool (B,)."""
+    equal = same_tokens(lengths.content, first.token_strategy, second.token_strategy)
+    for mine, theirs in zip(first.tensors()[:3], second.tensors()[:3]):
+        equal = equal & (mine == theirs).all(1)
+    return equal
+
+
 @dataclass(frozen=True)
 class Skipped:
     """Shares of what each input skips (Table 10), float64 (B,): of attention and of feed-forward sublayers over all
@@ -209,12 +217,11 @@ class Skipped:
 
 def expected_random_cost(geometry: Geometry, lengths: Lengths, keep: float) -> float:
     """Expected mean cost of `policy.random_decisions` with keep probability ``keep`` and everything open."""
-    full = flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths)
-    expected = torch.zeros_like(full)
-    for strategy in range(NUM_TOKEN_STRATEGIES):
-        probability = keep if strategy == 0 else (1 - keep) / (NUM_TOKEN_STRATEGIES - 1)
-        expected += probability * flops(geometry, Keep.uniform(geometry, lengths, keep, strategy), lengths) / full
-    return float(expected.mean())
+    space, batch = DecisionSpace(geometry.encoder_layers, geometry.decoder_layers), len(lengths.source)
+    tokens = torch.full((batch, NUM_TOKEN_STRATEGIES), (1 - keep) / (NUM_TOKEN_STRATEGIES - 1), dtype=torch.double)
+    tokens[:, 0] = keep
+    sublayers = torch.full((batch, space.num_sublayers), keep, dtype=torch.double)
+    return float(expected_cost(geometry, space, sublayers, tokens, lengths).mean())
 
 
 def keep_probability_for_cost(geometry: Geometry, lengths: Lengths, target_cost: float) -> float:

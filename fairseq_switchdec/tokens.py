@@ -28,6 +28,13 @@ def num_dropped(content_tokens: Tensor, token_strategy: Tensor) -> Tensor:
     return torch.stack(counts, dim=1).gather(1, token_strategy.unsqueeze(1)).squeeze(1)
 
 
+def same_tokens(content_tokens: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Whether two strategies, int64 (B,), drop the same tokens of each input, as on short ones they may: bool (B,)."""
+    dropped = num_dropped(content_tokens, first)
+    from_the_end = torch.maximum(first, second) <= len(LAST_PERCENT)
+    return (first == second) | ((dropped == num_dropped(content_tokens, second)) & (from_the_end | (dropped == 0)))
+
+
 def kept_tokens(content: Tensor, special: Tensor, token_strategy: Tensor) -> Tensor:
     """Which positions stay.
 

@@ -20,13 +20,15 @@ from fairseq_switchdec.cost import (
     Lengths,
     Skipped,
     cost,
+    expected_cost,
     expected_random_cost,
     flops,
     keep_probability_for_cost,
+    same_path,
 )
 from fairseq_switchdec.criterions.classification import ClassificationObjective
 from fairseq_switchdec.decisions import Decisions, DecisionSpace
-from fairseq_switchdec.policy import input_uniforms, random_decisions
+from fairseq_switchdec.policy import DecisionDistribution, input_uniforms, random_decisions
 
 #: Small numbers for hand arithmetic, all different.
 HAND = Geometry(2, 1, encoder_dim=2, decoder_dim=3, encoder_ffn_dim=5, decoder_ffn_dim=7, vocabulary=11)
@@ -255,6 +257,48 @@ def test_skipped_shares_by_hand() -> None:
     assert_close(skipped.attention, torch.tensor([1.5 / 3, 0.0], dtype=torch.double))  # half of the decoder's layer
     assert_close(skipped.ffn, torch.tensor([1 / 3, 0.0], dtype=torch.double))
     assert_close(skipped.tokens.double(), torch.tensor([2 / 6, 0.0], dtype=torch.double))
+
+
+# --- what a policy's probabilities cost ---
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        DecisionSpace(3, 2, split_attention=True),
+        DecisionSpace(3, 2, ("attention", "ffn")),
+        DecisionSpace(3, 2, scope=("decoder",)),
+    ],
+)
+def test_expected_cost_is_the_mean_over_sampled_decisions(space: DecisionSpace) -> None:
+    count, generator = 6000, torch.Generator().manual_seed(8)
+    sizes = lengths([9, 25, 12], [3, 8, 12], beam=4)
+    repeated = Lengths(*(t.repeat(count) for t in (sizes.source, sizes.content, sizes.target)), beam=4)
+    logits = torch.randn(3, space.num_sublayers, generator=generator), torch.randn(3, 7, generator=generator)
+    distribution = DecisionDistribution(*(part.repeat(count, 1) for part in logits))
+    uniforms = torch.rand(3 * count, space.num_sublayers + 1, generator=generator)
+    sampled = space.decisions(*distribution.sample(uniforms[:, :-1], uniforms[:, -1], 0.0))
+    costs = cost(MIDDLE, sampled, repeated, policy_flops=50).view(count, 3)
+    expected = expected_cost(MIDDLE, space, *DecisionDistribution(*logits).probabilities(), sizes, policy_flops=50)
+    assert costs.std(0).min() > 0.01, "or the test would show nothing"
+    assert ((costs.mean(0) - expected).abs() <= 5 * costs.std(0) / count**0.5).all()
+
+
+def test_same_path() -> None:
+    """On a short text a strategy may drop nothing, or what another drops."""
+    sizes = lengths([7] * 6, [3] * 6)  # 5 content tokens: dropped 0, 0, 1, 1, 1, 1, 2
+    one = Decisions.cat([decide("111", "101", "1", strategy) for strategy in (0, 2, 4, 4, 0, 0)])
+    two = Decisions.cat(
+        [
+            decide("111", "101", "1", 1),
+            decide("111", "101", "1", 3),
+            decide("111", "101", "1", 5),
+            decide("111", "101", "1", 2),
+            decide("111", "111", "1", 0),
+            decide("111", "101", "0", 1),
+        ]
+    )
+    assert same_path(one, two, sizes).tolist() == [True, True, False, False, False, False]
 
 
 # --- random decisions of a given cost ---

@@ -19,8 +19,8 @@ done
 "$PYTHON" - "$out/report.json" << 'EOF'
 import json, sys
 
-from fairseq_switchdec.generation.report import summary_line
+from fairseq_switchdec.generation.report import summary_lines
 
 with open(sys.argv[1], encoding="utf-8") as file:
-    print("\nSD: " + summary_line(json.load(file)))
+    print("\nSD: " + summary_lines(json.load(file)))
 EOF

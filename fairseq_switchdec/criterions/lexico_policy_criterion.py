@@ -14,7 +14,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from ..config import LexicoPolicyCriterionConfig, build_rule, check_distributed, check_learning_options, estimator
-from ..cost import Skipped, cost, expected_cost
+from ..cost import Skipped, cost, expected_cost, same_path
 from ..decisions import Decisions
 from ..errors import UserError
 from ..policy import SwitchPolicy, input_uniforms, random_decisions
@@ -149,12 +149,14 @@ class LexicoPolicyCriterion(FairseqCriterion):
         sampled_cost, greedy_cost = (value.to(sampled.quality) for value in costs)
         rows = explored.to(sampled.quality.device)
         assert sampled.features is not None
+        # Where both paths are one, their losses differ by rounding, which Adam would scale up to a step.
+        other = ~same_path(sampled.decisions, greedy.decisions, lengths).to(rows.device)
         differences = torch.stack([sampled.quality - greedy.quality, sampled_cost - greedy_cost], dim=1)
         gradients = policy_gradients(
             policy,
             sampled.features,
             lambda distribution: exploration.surrogate(distribution, policy.space, sampled.decisions),
-            differences * rows.unsqueeze(1),
+            differences * (rows & other).unsqueeze(1),
         )
         distribution = policy(sampled.features)
         expected = expected_cost(

@@ -276,7 +276,7 @@ def test_the_first_step_is_adams() -> None:
 def test_steps_equal_torchs_adam() -> None:
     setup = Setup(rule=FixedRule(0.5))
     reference = setup.theta.requires_grad_()
-    adam = torch.optim.Adam([reference], lr=1e-2, betas=(0.9, 0.98))
+    adam = torch.optim.Adam([reference], lr=1e-2, betas=(0.9, 0.98), eps=1e-6)
     for seed in range(5):
         update(setup, merge(setup.evidence(seed)))
         reference.grad = setup.seen[-1].quality_gradient + 0.5 * setup.seen[-1].cost_gradient
