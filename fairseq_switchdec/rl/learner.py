@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 #: Decay of the averages over updates.
 AVERAGE_DECAY = 0.9
 ADAM_BETAS = (0.9, 0.98)
-#: What remains of a gradient of about 1e-3 when only rounding is left; 1e-8 would make a step of it.
-ADAM_EPS = 1e-6
 #: How fast caution moves, in logits an update, as a multiple of the policy's learning rate; and how far at once.
 CAUTION_PACE, CAUTION_AT_ONCE = 25.0, 1.0
 
@@ -149,7 +147,7 @@ class PolicyLearner:
         # Told by the policy, not by the count: a trained policy keeps the statistics it was trained with.
         self.standardized = bool(policy.feature_std.ne(1).any())
         self.flat = nn.Parameter(parameters_to_vector(policy.parameters()).detach().clone())
-        self.adam = torch.optim.Adam([self.flat], betas=ADAM_BETAS, eps=ADAM_EPS)
+        self.adam = torch.optim.Adam([self.flat], betas=ADAM_BETAS)
         # Adam moves these in place, so the buffers are its state, saved and restored with the model.
         self.adam.state[self.flat] = {
             "step": state.adam_step,
