@@ -83,7 +83,10 @@ class LearningOptions(FairseqDataclass):
         "learned", "path the model is trained on: learned (what the policy tries), random (Table 8), keep-all"
     )
     policy_random_keep: float = option(0.8, "keep probability of --policy-decisions random, in [0, 1]")
-    policy_floor: float = option(0.02, "no decision is tried with less than this probability, in [0, 0.14)")
+    policy_floor: float = option(
+        0.02,
+        "least probability (estimator local: weight beside the others') with which a decision is tried, in [0, 0.14)",
+    )
     policy_keep_all_share: float = option(
         0.25, "share of the inputs that train the model on the keep-all path and measure its loss, in [0, 1]"
     )

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 
 from .errors import UserError
+
+
+def named_file(word: str) -> tuple[str | None, str]:
+    """The name, if there is one, and the path in a command line's ``[NAME=]FILE``."""
+    found = re.fullmatch(r"([^=/]+)=(.+)", word)
+    return (found[1], found[2]) if found else (None, word)
 
 
 def check_writable(flag: str, path: str) -> None:

@@ -141,3 +141,16 @@ def test_a_copy_of_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: 
     assert last.read_bytes() == b"old"
     assert checkpoint_utils.PathManager.copy(str(source), str(last), overwrite=True)
     assert last.read_bytes() == b"new" * 1000 and sorted(tmp_path.iterdir()) == [source, last]
+
+
+def test_an_average_that_an_older_version_kept_is_left_behind(corpus: Path, tmp_path: Path) -> None:
+    training = Training(corpus, tmp_path)
+    training.update(0, 1)
+    state = load_checkpoint_to_cpu(str(training.save()))
+    state["model"]["learner_state.sampled_average"] = torch.zeros(3)
+    del state["model"]["learner_state.expected_average"]
+    torch.save(state, tmp_path / "checkpoint_last.pt")
+    resumed = Training(corpus, tmp_path, load=True)
+    assert not resumed.policy["learner_state.expected_average"].any()
+    assert float(resumed.policy["learner_state.adam_step"]) == float(training.policy["learner_state.adam_step"])
+    assert resumed.update(2, 3) is not None

@@ -6,13 +6,12 @@ import argparse
 import json
 import math
 import os
-import re
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from ..files import check_writable
+from ..files import check_writable, named_file
 from ..generation.reading import PATH
 from ..scoring.bootstrap import bootstrap
 from ..scoring.rouge import MEASURES, TITLES
@@ -70,9 +69,8 @@ def read_reports(words: list[str]) -> dict[str, dict[str, Any]]:
     """
     reports: dict[str, dict[str, Any]] = {}
     for word in words:
-        named = re.fullmatch(r"([^=/]+)=(.+)", word)
-        path = named[2] if named else word
-        name = named[1] if named else os.path.splitext(os.path.basename(path))[0]
+        name, path = named_file(word)
+        name = name or os.path.splitext(os.path.basename(path))[0]
         if name in reports:
             raise UserError(f"two reports are called {name}: give names, as in NAME={path}")
         reports[name] = read_report(path)

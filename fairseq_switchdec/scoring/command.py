@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..files import check_writable, write_text
+from ..files import check_writable, named_file, write_text
 from .bootstrap import Interval, bootstrap, paired_bootstrap
 from .outputs import Outputs, read_outputs, read_texts
 from .perl import find_files2rouge, perl_rouge
@@ -87,11 +86,11 @@ def gather(args: argparse.Namespace) -> tuple[list[str], dict[str, list[str]]]:
     """
     outputs: dict[str, Outputs] = {}
     for first, *others in args.hypotheses:
-        named_one = re.fullmatch(r"([^=/]+)=(.+)", first)
-        name = named_one[1] if named_one else first
+        name, file = named_file(first)
+        name = name or first
         if name in outputs:
             raise UserError(f"--hypotheses: two systems are called {name}; give names, as in --hypotheses NAME={first}")
-        outputs[name] = read_outputs([named_one[2] if named_one else first, *others])
+        outputs[name] = read_outputs([file, *others])
     baseline = next(iter(outputs))
     if args.references:
         references, whose = read_texts(args.references, "references"), args.references

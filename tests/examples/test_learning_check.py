@@ -177,3 +177,15 @@ def test_table_shows_what_each_type_skips(tmp_path: Path) -> None:
     text = report.markdown([result(types=types)])
     assert "all reached" in text and "| LAST | 0.50 | `█ ▄` | `█ ·` | last 20 %: 100% |" in text
     assert "missed: cost <= 0.85" in report.markdown([result(greedy=figures(0.53, 0.9), types=types)])
+
+
+def test_pictures_of_all_results_and_of_what_the_first_decides(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "valid.source").write_text("".join(f"{kind} s1 s2\n" for kind in make_data.TYPES * 2))
+    keeps = {"attention_keep": [True, True], "ffn_keep": [True, False], "cross_attention_keep": [True]}
+    inputs = [{"id": i, "cost": 0.5, "tokens_dropped": 0.1, "token_strategy": 1, **keeps} for i in range(8)]
+    (tmp_path / "switches").mkdir()
+    (tmp_path / "switches" / "quality-1.json").write_text(json.dumps({"per_input": inputs}))
+    files = report.draw(tmp_path, [result(), result(rule="budget", seed=2)])
+    assert [(tmp_path / name).read_bytes()[:4] for name in files] == [b"\x89PNG"] * 2

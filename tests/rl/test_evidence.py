@@ -122,6 +122,19 @@ def test_evidence_by_hand(
     assert evidence.violation == pytest.approx(float((greedy.quality - bound)[~explored].sum()), rel=1e-5)
 
 
+def test_a_path_that_is_the_greedy_one_moves_nothing(
+    monkeypatch: pytest.MonkeyPatch, dictionary: Any, model: Any, sample: dict[str, Any]
+) -> None:
+    """What rounding leaves between the losses of one path under two names is no advantage."""
+    gradients = []
+    for same in (False, True):
+        monkeypatch.setattr(module, "same_path", lambda first, *_, same=same: torch.full((len(first),), same))
+        evidence = make_criterion(dictionary).rollout(model.train(), sample, update_num=3).evidence
+        assert evidence is not None and evidence.sampled > 0
+        gradients.append(evidence.gradients)
+    assert gradients[0].any() and not gradients[1].any()
+
+
 def test_a_new_training_begins_with_a_new_learner(dictionary: Any, model: Any, sample: dict[str, Any]) -> None:
     """Already its first micro-batch sees no weights of the last training's; one that goes on does."""
     optimizer = SimpleNamespace(backward=lambda loss: loss.backward())
