@@ -17,8 +17,9 @@ from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II, MISSING
 
 from .decisions import DecisionSpace, check_names
+from .dial import Dial
 from .errors import UserError
-from .rl import ESTIMATORS, RULES, BudgetRule, Eq7Rule, FixedRule, QualityRule
+from .rl import ESTIMATORS, RULES, BudgetRule, DialRule, Eq7Rule, FixedRule, QualityRule
 
 TRAINING_DECISIONS = ("learned", "random", "keep-all")
 HEAD_HELP = "name of the classification head to use"
@@ -77,7 +78,11 @@ class LearningOptions(FairseqDataclass):
         0.05, "rule quality: the greedy path's loss may exceed the keep-all path's by this share of it"
     )
     policy_quality_slack_nats: float = option(0.0, "rule quality: and by this many nats a token")
-    policy_flops_budget: float = option(0.7, "rule budget: share of the keep-all FLOPs to stay within, in (0, 1]")
+    policy_flops_budget: str = option(
+        "0.7",
+        "rule budget: share of the keep-all FLOPs to stay within, in (0, 1]; a range such as 0.4:1.0 trains one policy "
+        "for all of it, which --switch-budget then asks for (and with rule quality for its own choice too: auto)",
+    )
     policy_lambda: float = option(0.2, "rule fixed: the constant weight of the cost (Table 8 has 0.2, 1.0, 1.5)")
     policy_decisions: str = option(
         "learned", "path the model is trained on: learned (what the policy tries), random (Table 8), keep-all"
@@ -112,6 +117,11 @@ class SwitchOptions(FairseqDataclass):
         "run: shows whether the policy reads its input), or a JSON FILE of forced decisions",
     )
     switch_random_keep: float = option(0.8, "keep probability of --switch-decisions random, in [0, 1]")
+    switch_budget: Optional[str] = option(
+        None,
+        "share of the keep-all FLOPs that greedy decisions are to keep within, of a policy that was trained for a "
+        "range (--policy-flops-budget 0.4:1.0); auto: what rule quality chooses; a FILE: one a line, for each input",
+    )
     switch_precision: str = option(
         "fp32",
         "numbers that generation on the CPU computes with: fp32, bf16 (linear layers and attention) or int8 (dynamic "
@@ -267,15 +277,39 @@ def build_space(options: Any, encoder_layers: int, decoder_layers: int) -> Decis
         raise UserError(str(error)) from None
 
 
-def build_rule(options: LearningOptions) -> Union[QualityRule, BudgetRule, Eq7Rule, FixedRule]:
+def flops_budgets(options: Any) -> tuple[float, float]:
+    """The range that ``--policy-flops-budget`` says; of one budget, twice that.
+
+    Raises:
+        UserError: not one number, nor two.
+    """
+    text = str(options.policy_flops_budget)
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (1, 2):
+        raise UserError(f"--policy-flops-budget {text} must be a number, or a range such as 0.4:1.0")
+    return parts[0], parts[-1]
+
+
+def build_dial(options: Any) -> Optional[Dial]:
+    """What a policy can be asked for, by the criterion's options, which fairseq saves among a model's too."""
+    if ":" not in str(getattr(options, "policy_flops_budget", "")):
+        return None
+    return Dial(*flops_budgets(options), auto=options.policy_rule == "quality")
+
+
+def build_rule(options: LearningOptions) -> Union[QualityRule, BudgetRule, DialRule, Eq7Rule, FixedRule]:
     """The weight rule that --policy-rule names, after `check_learning_options`."""
-    rules: dict[str, Union[QualityRule, BudgetRule, Eq7Rule, FixedRule]] = {
-        "quality": QualityRule(options.policy_quality_slack, options.policy_quality_slack_nats),
-        "budget": BudgetRule(options.policy_flops_budget),
-        "eq7": Eq7Rule(),
-        "fixed": FixedRule(options.policy_lambda),
-    }
-    return rules[options.policy_rule]
+    quality, dial = QualityRule(options.policy_quality_slack, options.policy_quality_slack_nats), build_dial(options)
+    if dial is not None:
+        return DialRule(dial, quality)
+    if options.policy_rule == "budget":
+        return BudgetRule(flops_budgets(options)[0])
+    if options.policy_rule == "eq7":
+        return Eq7Rule()
+    return quality if options.policy_rule == "quality" else FixedRule(options.policy_lambda)
 
 
 def estimator(options: LearningOptions) -> str:
@@ -294,7 +328,16 @@ def check_learning_options(options: LearningOptions) -> None:
     check_choice("policy_rule", options.policy_rule, RULES)
     check_choice("policy_decisions", options.policy_decisions, TRAINING_DECISIONS)
     check_choice("policy_estimator", options.policy_estimator, ("auto", *ESTIMATORS))
-    check_range("policy_flops_budget", options.policy_flops_budget, "in (0, 1]", lambda value: 0 < value <= 1)
+    for budget in flops_budgets(options):
+        check_range("policy_flops_budget", budget, "in (0, 1]", lambda value: 0 < value <= 1)
+    dial = build_dial(options)
+    if dial is not None and dial.low >= dial.high:
+        raise UserError(f"--policy-flops-budget {options.policy_flops_budget} must be a range from less to more")
+    if dial is not None and options.policy_rule not in ("quality", "budget"):
+        raise UserError(
+            f"--policy-flops-budget {options.policy_flops_budget} is a range, which --policy-rule quality and budget "
+            f"can learn, {options.policy_rule} cannot"
+        )
     check_range("policy_floor", options.policy_floor, "in [0, 0.14)", lambda value: 0 <= value < 0.14)
     for name in ("policy_random_keep", "policy_keep_all_share"):
         check_range(name, getattr(options, name), "in [0, 1]", lambda value: 0 <= value <= 1)

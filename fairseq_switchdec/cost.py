@@ -8,7 +8,7 @@ input's keep-all path with the same output length; it is the *computation* of Eq
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -69,6 +69,11 @@ class Lengths:
     target: Tensor
     beam: int = 1
     incremental: bool = True
+
+    def repeat(self, times: int) -> Lengths:
+        """Of the same inputs so many times, one after another."""
+        source, content, target = (part.repeat(times) for part in (self.source, self.content, self.target))
+        return replace(self, source=source, content=content, target=target)
 
 
 @dataclass(frozen=True)
@@ -173,17 +178,32 @@ def expected_cost(
         keep: (B, num_sublayers), probabilities of running.
         tokens: (B, 7), probabilities of the token strategies; None where all tokens are kept.
     """
-    certain = tokens is None or not space.token_open
-    strategies = range(1 if certain else NUM_TOKEN_STRATEGIES)
-    paths = torch.stack(
-        [
-            flops(geometry, Keep.expected(space, keep, strategy, lengths), lengths, policy_flops)
-            for strategy in strategies
-        ],
-        dim=1,
-    )
-    share = torch.ones(1, dtype=torch.double) if certain or tokens is None else tokens.cpu().double()
-    return (share * paths).sum(1) / flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths, policy_flops)
+    strategies = strategy_costs(geometry, space, keep, lengths, policy_flops)
+    if tokens is None or not space.token_open:
+        return strategies[:, 0]
+    return (tokens.cpu().double() * strategies).sum(1)
+
+
+def least_cost(geometry: Geometry, space: DecisionSpace, lengths: Lengths, policy_flops: int = 0) -> Tensor:
+    """Each input's `cost` when all that may be skipped is, float64 (B,)."""
+    nothing = torch.zeros(len(lengths.source), space.num_sublayers)
+    return strategy_costs(geometry, space, nothing, lengths, policy_flops).amin(1)
+
+
+def strategy_costs(
+    geometry: Geometry, space: DecisionSpace, keep: Tensor, lengths: Lengths, policy_flops: int = 0
+) -> Tensor:
+    """Each input's `cost` expected under each token strategy that is open, float64 (B, 7) or (B, 1).
+
+    Args:
+        keep: (B, num_sublayers), probabilities of running.
+    """
+    whole = flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths, policy_flops)
+    paths = [
+        flops(geometry, Keep.expected(space, keep, strategy, lengths), lengths, policy_flops) / whole
+        for strategy in range(NUM_TOKEN_STRATEGIES if space.token_open else 1)
+    ]
+    return torch.stack(paths, dim=1)
 
 
 def same_path(first: Decisions, second: Decisions, lengths: Lengths) -> Tensor:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
+from .dial import AUTO, Dial
+from .errors import UserError
 
 #: Probabilities a new policy gives to keeping a sublayer and to keeping all tokens: training starts as the
 #: pretrained model, whose greedy path keeps everything.
@@ -80,13 +83,29 @@ def binary_entropy(probability: Tensor) -> Tensor:
     return -torch.special.xlogy(probability, probability) - torch.special.xlogy(other, other)
 
 
-#: How decisions come out of a distribution: (distribution, its columns int64 (n,)) -> sublayer keep, token strategy.
-Chooser = Callable[[DecisionDistribution, Tensor], "tuple[Tensor, Tensor | None]"]
+class Chooser(Protocol):
+    """How decisions come out of a distribution.
+
+    Attributes:
+        budgets: float32 (B,), what a policy with a dial is asked for, see `Dial.columns`; None = nothing.
+    """
+
+    budgets: Tensor | None
+
+    def __call__(self, distribution: DecisionDistribution, columns: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Sublayers to keep, bool (B, n), and token strategies, of the columns int64 (n,)."""
+        ...
 
 
-def choose_greedy(distribution: DecisionDistribution, columns: Tensor) -> tuple[Tensor, Tensor | None]:
+class GreedyChoice:
     """The chooser of inference."""
-    return distribution.greedy()
+
+    def __init__(self, budgets: Tensor | None = None):
+        self.budgets = budgets
+
+    def __call__(self, distribution: DecisionDistribution, columns: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`Chooser`."""
+        return distribution.greedy()
 
 
 class Float32Module(nn.Module):
@@ -108,24 +127,40 @@ class SwitchPolicy(Float32Module):
     optimizer, scaling and clipping see only the model (Algorithm 1 has two learning rates);
     `fairseq_switchdec.rl.PolicyLearner` moves them.
 
+    With a dial it also reads a budget, which shifts the hidden layer's input and every decision's logit.
+
     Args:
         input_dim: D, size of the features.
         hidden_dim: width of the hidden layer.
+        dial: the budgets that it can be asked for, or None.
     """
 
     feature_mean: Tensor
     feature_std: Tensor
 
-    def __init__(self, space: DecisionSpace, input_dim: int, hidden_dim: int, per_layer: bool = False):
+    def __init__(
+        self,
+        space: DecisionSpace,
+        input_dim: int,
+        hidden_dim: int,
+        per_layer: bool = False,
+        dial: Dial | None = None,
+    ):
         super().__init__()
         self.space = space
         self.per_layer = per_layer
+        self.dial = dial
         self.stages = stage_columns(space, per_layer)
         self.networks = nn.ModuleList(
             nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.LayerNorm(hidden_dim), nn.ReLU()) for _ in self.stages
         )
         self.sublayer_heads = nn.ModuleList(nn.Linear(hidden_dim, len(columns)) for columns in self.stages)
         self.token_head = nn.Linear(hidden_dim, NUM_TOKEN_STRATEGIES)
+        if dial is not None:  # a checkpoint without a dial has none of these
+            outputs = [len(columns) for columns in self.stages]
+            self.budget_hidden = nn.ParameterList(torch.zeros(hidden_dim, dial.size) for _ in self.stages)
+            self.budget_sublayers = nn.ParameterList(torch.zeros(count, dial.size) for count in outputs)
+            self.budget_tokens = nn.Parameter(torch.zeros(NUM_TOKEN_STRATEGIES, dial.size))
         # Statistics of the features, one row a stage; without standardizing, every policy ends as one static path.
         self.register_buffer("feature_mean", torch.zeros(len(self.stages), input_dim))
         self.register_buffer("feature_std", torch.ones(len(self.stages), input_dim))
@@ -133,10 +168,16 @@ class SwitchPolicy(Float32Module):
         self.requires_grad_(False)
 
     def keep_biases(self) -> list[Tensor]:
-        """Views of the parameters that all decisions to keep have in common: raised, they make the policy cautious."""
-        heads = [*self.sublayer_heads, self.token_head]
-        biases = [head.bias for head in heads if isinstance(head, nn.Linear)]
-        return [*biases[:-1], biases[-1][:1]]
+        """Views of the logits' biases of all decisions to keep: raised, they make the policy cautious.
+
+        (n,) each or, with a dial, (n, columns of the dial).
+        """
+        if self.dial is None:
+            biases = [head.bias for head in (*self.sublayer_heads, self.token_head)]
+        else:
+            biases = [*self.budget_sublayers, self.budget_tokens]
+        *sublayers, tokens = (bias for bias in biases if isinstance(bias, Tensor))
+        return [*sublayers, tokens[:1]]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -151,18 +192,48 @@ class SwitchPolicy(Float32Module):
         self.token_head.weight.zero_()
         self.token_head.bias.fill_(math.log((1 - INITIAL_KEEP_ALL_TOKENS) / (NUM_TOKEN_STRATEGIES - 1)))
         self.token_head.bias[0] = math.log(INITIAL_KEEP_ALL_TOKENS)
+        if self.dial is not None:
+            for shift in (*self.budget_hidden, *self.budget_sublayers, self.budget_tokens):
+                shift.zero_()
 
-    def stage(self, index: int, features: Tensor) -> DecisionDistribution:
-        """The distribution of one stage's decisions given its features, (B, D) in any float dtype."""
+    def stage(self, index: int, features: Tensor, budgets: Tensor | None = None) -> DecisionDistribution:
+        """The distribution of one stage's decisions given its features, (B, D) in any float dtype.
+
+        Args:
+            budgets: float32 (B,) of a policy with a dial; None = that it decides by itself.
+
+        Raises:
+            UserError: None, to a policy that was trained for budgets only.
+        """
         x = (features.float() - self.feature_mean[index]) / self.feature_std[index]
         with torch.autocast(x.device.type, enabled=False):
-            hidden = self.networks[index](x)
+            asked = self.asked(budgets, x)
+            network = self.networks[index]
+            assert isinstance(network, nn.Sequential)
+            hidden = network[0](x)
+            if asked is not None:
+                hidden = hidden + nn.functional.linear(asked, self.budget_hidden[index])
+            hidden = network[1:](hidden)
+            sublayers = self.sublayer_heads[index](hidden)
             tokens = self.token_head(hidden) if index == 0 else None
-            return DecisionDistribution(self.sublayer_heads[index](hidden), tokens)
+            if asked is not None:
+                sublayers = sublayers + nn.functional.linear(asked, self.budget_sublayers[index])
+                tokens = None if tokens is None else tokens + nn.functional.linear(asked, self.budget_tokens)
+            return DecisionDistribution(sublayers, tokens)
 
-    def forward(self, features: Tensor) -> DecisionDistribution:
-        """The distribution of all decisions given every stage's features, (B, stages, D)."""
-        parts = [self.stage(index, features[:, index]) for index in range(len(self.stages))]
+    def asked(self, budgets: Tensor | None, x: Tensor) -> Tensor | None:
+        """The budgets as the dial's columns, where ``x`` (B, D) is; None without a dial."""
+        if self.dial is None:
+            return None
+        if budgets is None:
+            if not self.dial.auto:
+                raise UserError(f"this policy decides for {self.dial.in_words()}: give --switch-budget")
+            budgets = torch.full((len(x),), AUTO)
+        return self.dial.columns(budgets.to(x.device))
+
+    def forward(self, features: Tensor, budgets: Tensor | None = None) -> DecisionDistribution:
+        """The distribution of all decisions given every stage's features, (B, stages, D), and budgets, see `stage`."""
+        parts = [self.stage(index, features[:, index], budgets) for index in range(len(self.stages))]
         order = torch.cat(self.stages).argsort()
         logits = torch.cat([part.sublayer_logits for part in parts], dim=1)
         return DecisionDistribution(logits[:, order.to(logits.device)], parts[0].token_logits)
@@ -170,14 +241,17 @@ class SwitchPolicy(Float32Module):
     def decide(self, index: int, features: Tensor, choose: Chooser, decided: Decisions) -> Decisions:
         """``decided`` with the decisions of stage ``index`` filled in from its features, (B, D)."""
         keep, strategy = self.space.flat(decided)
-        chosen, tokens = choose(self.stage(index, features), self.stages[index])
+        chosen, tokens = choose(self.stage(index, features, choose.budgets), self.stages[index])
         keep[:, self.stages[index]] = chosen.cpu()
         return self.space.decisions(keep, strategy if tokens is None else tokens)
 
     def flops(self) -> int:
         """Multiply-accumulates of one input's decision, times 2."""
         linears = [module for module in self.modules() if isinstance(module, nn.Linear)]
-        return 2 * sum(linear.in_features * linear.out_features for linear in linears)
+        weights = [linear.weight for linear in linears]
+        if self.dial is not None:
+            weights += [*self.budget_hidden, *self.budget_sublayers, self.budget_tokens]
+        return 2 * sum(weight.numel() for weight in weights)
 
 
 def stage_columns(space: DecisionSpace, per_layer: bool) -> list[Tensor]:

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from fairseq_switchdec.decisions import CANDIDATES, NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
 from fairseq_switchdec.policy import (
     DecisionDistribution,
+    GreedyChoice,
     SwitchPolicy,
-    choose_greedy,
     input_uniforms,
     pool,
     random_decisions,
@@ -262,7 +262,7 @@ def test_forward_equals_stage_by_stage(split: bool) -> None:
         assert torch.equal(distribution.sublayer_logits[:, columns], stage.sublayer_logits)
         assert (stage.token_logits is not None) == (index == 0)
         before = decided
-        decided = policy.decide(index, features[:, index], choose_greedy, decided)
+        decided = policy.decide(index, features[:, index], GreedyChoice(), decided)
         others = torch.ones(space.num_sublayers, dtype=torch.bool)
         others[columns] = False
         assert torch.equal(space.flat(decided)[0][:, others], space.flat(before)[0][:, others])
@@ -275,7 +275,7 @@ def test_decide_opens_nothing_that_is_closed() -> None:
     policy = random_policy(space)
     for head in policy.sublayer_heads:
         head.bias -= 100
-    decided = policy.decide(0, torch.randn(4, 6), choose_greedy, space.keep_all(4))
+    decided = policy.decide(0, torch.randn(4, 6), GreedyChoice(), space.keep_all(4))
     assert decided.attention_keep.all() and decided.ffn_keep[:, :3].all() and not decided.ffn_keep[:, 3:].any()
     assert not decided.token_strategy.any()
 

@@ -23,20 +23,24 @@ from . import commands, report
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = ROOT / "fairseq_switchdec"
-FULL_SEEDS = (1, 2)
+FULL_SEEDS = (1, 2, 3)
 SIDES = ("source", "target")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The options; ``runs`` is the list of (rule, seed) they ask for."""
     parser = command_line(__doc__, __spec__.name)
-    parser.add_argument("--rule", choices=list(commands.RULES), help=f"weight rule (default: {report.DEFAULT_RULE})")
+    parser.add_argument(
+        "--rule",
+        choices=list(commands.RULES),
+        help=f"weight rule, or dial: one policy for any budget (default: {report.DEFAULT_RULE})",
+    )
     parser.add_argument("--seed", type=int, help="seed of both fine-tunings (default: 1)")
-    parser.add_argument("--full", action="store_true", help="all rules, two seeds")
+    parser.add_argument("--full", action="store_true", help="all rules and a dial, three seeds")
     parser.add_argument("--out", type=Path, default=HERE / "output", help="output folder")
     args = parser.parse_args(argv)
     if args.full and (args.rule is not None or args.seed is not None):
-        parser.error("--full runs every rule and two seeds: leave out --rule and --seed")
+        parser.error("--full runs every rule and three seeds: leave out --rule and --seed")
     args.out = args.out.resolve()
     one = [(args.rule or report.DEFAULT_RULE, 1 if args.seed is None else args.seed)]
     args.runs = [(rule, seed) for seed in FULL_SEEDS for rule in commands.RULES] if args.full else one
@@ -50,7 +54,8 @@ class LearningCheck:
         self.out, self.runs = out, runs
         self.text, self.binary, self.short = out / "text", out / "bin", out / "bin-short"
         seeds = len({seed for _, seed in runs})
-        self.stages = Stages(out, total=7 + 2 * seeds + 5 * len(runs))
+        asked = len(commands.BUDGETS) * sum(rule == "dial" for rule, _ in runs)
+        self.stages = Stages(out, total=7 + 2 * seeds + 5 * len(runs) + asked)
 
     def run(self) -> bool:
         """Runs what is missing and writes the report; whether the default rule reached its targets."""
@@ -95,20 +100,26 @@ class LearningCheck:
         command = commands.finetune_switchable(self.binary, start, made.parent, seed, rule)
         self.train(name, command, after=["pretrain"], sources=[PACKAGE])
 
-        def measure(decisions: str, *flags: str) -> dict[str, float]:
+        def measure(decisions: str, *flags: str, stage: str = "") -> dict[str, float]:
             flags = ("--switch-decisions", decisions, *flags)
             command = commands.validate(self.binary, made, seed, *flags)
-            return self.validate(name, command, decisions)
+            return self.validate(name, command, stage or decisions)
 
-        greedy = measure("greedy")
-        shuffled = measure("shuffled")
+        auto = ["--switch-budget", "auto"] if rule == "dial" else []
+        greedy = measure("greedy", *auto)
+        shuffled = measure("shuffled", *auto)
         keep = self.random_keep(greedy["cost"])
         random = measure("random", "--switch-random-keep", f"{keep:.4f}")
         switches = self.out / "switches" / f"{name}.json"
         switches.parent.mkdir(exist_ok=True)
         command = commands.generate(self.binary, made, seed, switches)
         self.stages.run(f"{name}-generate", command, makes=[switches], after=[name], sources=[PACKAGE])
-        return report.Result(rule, seed, plain_nll, greedy, shuffled, random, report.by_type(switches, self.text))
+        budgets = {
+            budget: measure("greedy", "--switch-budget", budget, stage=f"budget-{budget}")
+            for budget in (commands.BUDGETS if rule == "dial" else ())
+        }
+        types = report.by_type(switches, self.text)
+        return report.Result(rule, seed, plain_nll, greedy, shuffled, random, types, budgets)
 
     def preprocess(self, name: str, train: str, binary: Path, dictionary: Path | None, after: list[str]) -> None:
         """A stage that binarizes a training split and the validation split into ``binary``."""

@@ -14,13 +14,16 @@ SHORT_UPDATES, PRETRAIN_UPDATES, PRETRAIN_LR, PRETRAIN_BATCH = 500, 1200, 2e-3, 
 UPDATES, LR, BATCH, POLICY_LR = 300, 5e-4, 48, 2e-3
 BEAM = 1  # NLL is measured on one hypothesis, so its cost is that of one
 
-#: What each rule is given; Table 8 has the constant weights.
+#: What each rule is given, and one policy that is asked for any budget; Table 8 has the constant weights.
 RULES = {
-    "quality": [],
-    "budget": ["--policy-flops-budget", "0.7"],
-    "fixed": ["--policy-lambda", "1.0"],
-    "eq7": [],
+    "quality": ["--policy-rule", "quality"],
+    "budget": ["--policy-rule", "budget", "--policy-flops-budget", "0.7"],
+    "fixed": ["--policy-rule", "fixed", "--policy-lambda", "1.0"],
+    "eq7": ["--policy-rule", "eq7"],
+    "dial": ["--policy-rule", "quality", "--policy-flops-budget", "0.4:1.0"],
 }
+#: What it is asked for.
+BUDGETS = ("0.5", "0.6", "0.7", "0.8", "0.9", "1.0")
 
 
 def preprocess(text: Path, train: str, binary: Path, dictionary: Path | None) -> list[str]:
@@ -54,7 +57,7 @@ def finetune_plain(binary: Path, checkpoint: Path, save_dir: Path, seed: int) ->
 def finetune_switchable(binary: Path, checkpoint: Path, save_dir: Path, seed: int, rule: str) -> list[str]:
     """The same updates on the same batches, with a policy that learns what to skip by ``rule``."""
     model = [*SWITCHABLE, "--arch", "switchable_bart_base", "--criterion", "lexico_policy_criterion"]
-    policy = ["--policy-lr", str(POLICY_LR), "--policy-cost-beam", str(BEAM), "--policy-rule", rule, *RULES[rule]]
+    policy = ["--policy-lr", str(POLICY_LR), "--policy-cost-beam", str(BEAM), *RULES[rule]]
     train = _train(binary, model, save_dir, seed, BATCH)
     return [*train, *policy, *restore(checkpoint), *schedule(LR, 20, UPDATES)]
 

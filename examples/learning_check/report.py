@@ -37,6 +37,7 @@ class Result:
         shuffled: under those of another input.
         random: under random ones that cost the same.
         types: see `by_type`.
+        budgets: of a policy with a dial, figures under the decisions for each budget that it was asked for.
     """
 
     rule: str
@@ -46,6 +47,7 @@ class Result:
     shuffled: dict[str, float]
     random: dict[str, float]
     types: dict[str, dict[str, Any]]
+    budgets: dict[str, dict[str, float]]
 
     @property
     def name(self) -> str:
@@ -116,6 +118,7 @@ def markdown(results: list[Result]) -> str:
         rows.append(
             f"| {result.rule} | {result.seed} | {result.greedy['cost']:.3f} | {losses} | {others} | {verdict} |"
         )
+    rows += _asked([result for result in results if result.budgets])
     for result in results:
         rows += ["", f"What each type of input runs, rule {result.rule}, seed {result.seed}", "", *_picture(result)]
     return "\n".join(rows) + "\n"
@@ -152,6 +155,9 @@ def draw(out: Path, results: list[Result]) -> list[str]:
         for kind in ("greedy", "shuffled", "random"):
             cost, loss = getattr(result, kind)["cost"], getattr(result, kind)["nll"]
             points.append(Point(result.name, cost, loss, loss, loss, kind))
+        for figures in result.budgets.values():
+            cost, loss = figures["cost"], figures["nll"]
+            points.append(Point(f"{result.name} asked", cost, loss, loss, loss, "asked"))
     save(quality_figure(points, "loss, nats a token (less is better)"), out / "report.png")
     first = results[0]
     entries = read_entries(out / "switches" / f"{first.name}.json")
@@ -170,6 +176,19 @@ def read_entries(switches: Path) -> list[dict[str, Any]]:
 def types_of_inputs(text: Path) -> list[str]:
     """The type of each input of the validation split: its first word."""
     return [line.split(maxsplit=1)[0] for line in (text / "valid.source").read_text(encoding="utf-8").splitlines()]
+
+
+def _asked(results: list[Result]) -> list[str]:
+    """A table of the budgets that policies with a dial were asked for."""
+    rows = []
+    for result in results:
+        columns = " | ".join(result.budgets)
+        reached = " | ".join(f"{figures['cost']:.3f}" for figures in result.budgets.values())
+        losses = " | ".join(f"{figures['nll']:.3f}" for figures in result.budgets.values())
+        rows += ["", f"One policy asked for any budget, seed {result.seed}", ""]
+        rows += [f"| --switch-budget | {columns} |", "|---|" + "--:|" * len(result.budgets)]
+        rows += [f"| cost | {reached} |", f"| NLL | {losses} |"]
+    return rows
 
 
 def _picture(result: Result) -> list[str]:

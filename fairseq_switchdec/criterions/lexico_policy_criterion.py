@@ -13,12 +13,29 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor
 
-from ..config import LexicoPolicyCriterionConfig, build_rule, check_distributed, check_learning_options, estimator
-from ..cost import Skipped, cost, expected_cost, same_path
+from ..config import (
+    LexicoPolicyCriterionConfig,
+    build_rule,
+    check_distributed,
+    check_learning_options,
+    estimator,
+    flops_budgets,
+)
+from ..cost import Geometry, Lengths, Skipped, cost, expected_cost, least_cost, same_path
 from ..decisions import Decisions
+from ..dial import AUTO
 from ..errors import UserError
-from ..policy import SwitchPolicy, input_uniforms, random_decisions
-from ..rl import Evidence, Exploration, OneDeviation, PolicyLearner, SampledPaths, Weights, policy_gradients
+from ..policy import DecisionDistribution, GreedyChoice, SwitchPolicy, input_uniforms, random_decisions
+from ..rl import (
+    Evidence,
+    Exploration,
+    OneDeviation,
+    PolicyLearner,
+    SampledPaths,
+    Weights,
+    policy_gradients,
+    price,
+)
 from .objective import PathLoss
 
 #: Marks the sums of `PathLoss.measures` in what is logged.
@@ -60,6 +77,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         self.objective = task.build_objective(cfg)
         self.rule = build_rule(cfg)
         self.learner: PolicyLearner | None = None
+        self.reachable = False  # whether the budget is known to be
 
     def train(self, mode: bool = True) -> LexicoPolicyCriterion:
         """fairseq's trainer calls this once before an update's first micro-batch, also after an update that was skipped
@@ -75,9 +93,15 @@ class LexicoPolicyCriterion(FairseqCriterion):
             rollout = self.rollout(model, sample, update_num=0)
             return rollout.loss, rollout.sample_size, rollout.log
         self.require_switchable(model)
-        path = self.objective.loss(model, sample, self.task.run_decisions(model, sample))
+        decisions = self.task.run_decisions(model, sample)
+        dial = model.encoder.policy.dial
+        if isinstance(decisions, GreedyChoice) and decisions.budgets is None and dial is not None:
+            decisions = GreedyChoice(dial.in_turn(self.task.input_ids(sample)))
+        path = self.objective.loss(model, sample, decisions)
         keep_all = self.objective.loss(model, sample, model.encoder.space.keep_all(len(path.decisions)))
         log = self.log_path(model, sample, path) | self.log_keep_all(keep_all, slice(None))
+        if isinstance(decisions, GreedyChoice):
+            log |= self.log_budgets(model, sample, path, decisions.budgets)
         log |= {"loss": path.total.detach(), "nll_loss": (path.quality * path.weight).sum()}
         return path.total, log["sample_size"], log
 
@@ -88,41 +112,47 @@ class LexicoPolicyCriterion(FairseqCriterion):
             sample: with ``id``, on which the sampled decisions depend besides the seed and ``update_num``.
         """
         self.require_switchable(model)
-        space, options = model.encoder.space, self.cfg
-        uniforms = input_uniforms(options.seed, update_num, sample["id"], space.num_sublayers + 2)
-        keep_all = uniforms[:, -1] < options.policy_keep_all_share
-        decisions = self.training_decisions(model.encoder.policy, uniforms[:, :-1], keep_all)
+        policy, options = model.encoder.policy, self.cfg
+        numbers = policy.space.num_sublayers + 1
+        uniforms = input_uniforms(options.seed, update_num, sample["id"], numbers + 2)
+        keep_all = uniforms[:, numbers] < options.policy_keep_all_share
+        budgets = None if policy.dial is None else policy.dial.draw(uniforms[:, numbers + 1], keep_all)
+        decisions = self.training_decisions(policy, uniforms[:, :numbers], keep_all, budgets)
         sampled = self.objective.loss(model, sample, decisions)
         log: dict[str, Any] = {"loss": sampled.total.detach(), "nll_loss": (sampled.quality * sampled.weight).sum()}
         evidence = None
         shown = sampled
         if not isinstance(decisions, Decisions):
             with torch.no_grad():
-                shown = self.objective.loss(model, sample, self.greedy_decisions(model, sampled))
+                shown = self.objective.loss(model, sample, self.greedy_decisions(policy, sampled, budgets))
             evidence = self.gather(model, sample, decisions, sampled, shown, ~keep_all, log)
             log["greedy_nll_loss"] = (shown.quality * shown.weight).sum()
         log |= self.log_keep_all(sampled, keep_all.to(sampled.quality.device))
         log |= self.log_path(model, sample, shown)
         return Rollout(sampled.total, log["sample_size"], log, evidence)
 
-    def training_decisions(self, policy: SwitchPolicy, uniforms: Tensor, keep_all: Tensor) -> Decisions | Exploration:
+    def training_decisions(
+        self, policy: SwitchPolicy, uniforms: Tensor, keep_all: Tensor, budgets: Tensor | None
+    ) -> Decisions | Exploration:
         """What ``--policy-decisions`` trains the model on."""
         choice, space, floor = self.cfg.policy_decisions, policy.space, self.cfg.policy_floor
         if choice == "learned" and estimator(self.cfg) == "local":
-            return OneDeviation(uniforms, keep_all, floor, space, policy.stages)
+            return OneDeviation(uniforms, keep_all, floor, space, policy.stages, budgets)
         if choice == "learned":
-            return SampledPaths(uniforms, keep_all, floor)
+            return SampledPaths(uniforms, keep_all, floor, budgets)
         if choice == "random":
             keep, strategy = space.flat(random_decisions(space, uniforms, self.cfg.policy_random_keep))
             return space.decisions(keep | keep_all.unsqueeze(1), strategy.masked_fill(keep_all, 0))
         return space.keep_all(len(keep_all))
 
-    def greedy_decisions(self, model: Any, sampled: PathLoss) -> Decisions | None:
-        """The greedy path of the same inputs; later stages read what the greedy path itself computes (None)."""
-        if model.encoder.policy.per_layer:
-            return None
-        keep, tokens = model.encoder.policy(sampled.features).greedy()
-        return model.encoder.space.decisions(keep, tokens)
+    def greedy_decisions(
+        self, policy: SwitchPolicy, sampled: PathLoss, budgets: Tensor | None
+    ) -> Decisions | GreedyChoice:
+        """The greedy path of the same inputs; later stages read what the greedy path itself computes."""
+        if policy.per_layer:
+            return GreedyChoice(budgets)
+        keep, tokens = policy(sampled.features, budgets).greedy()
+        return policy.space.decisions(keep, tokens)
 
     def gather(
         self,
@@ -142,26 +172,31 @@ class LexicoPolicyCriterion(FairseqCriterion):
             log: gets the entropy, the reward and the advantage's moments.
         """
         policy, options = model.encoder.policy, self.cfg
-        lengths = self.objective.lengths(model, sample, sampled)
-        costs = [
-            cost(self.objective.geometry(model), path.decisions, lengths, policy.flops()) for path in (sampled, greedy)
-        ]
+        geometry, lengths = self.objective.geometry(model), self.objective.lengths(model, sample, sampled)
+        self.check_reachable(policy, geometry, lengths)
+        costs = [cost(geometry, path.decisions, lengths, policy.flops()) for path in (sampled, greedy)]
         sampled_cost, greedy_cost = (value.to(sampled.quality) for value in costs)
         rows = explored.to(sampled.quality.device)
         assert sampled.features is not None
         # Where both paths are one, their losses differ by rounding, which Adam would scale up to a step.
         other = ~same_path(sampled.decisions, greedy.decisions, lengths).to(rows.device)
-        differences = torch.stack([sampled.quality - greedy.quality, sampled_cost - greedy_cost], dim=1)
+        worse = sampled.quality - greedy.quality
+        if policy.dial is not None:
+            asked = policy.dial.columns(exploration.budgets).double()
+            worse = worse * (asked @ price(model.learner_state.caution[0]).cpu()).to(worse)
         gradients = policy_gradients(
             policy,
             sampled.features,
             lambda distribution: exploration.surrogate(distribution, policy.space, sampled.decisions),
-            differences * (rows & other).unsqueeze(1),
+            torch.stack([worse, sampled_cost - greedy_cost], dim=1) * (rows & other).unsqueeze(1),
+            exploration.budgets,
         )
-        distribution = policy(sampled.features)
-        expected = expected_cost(
-            self.objective.geometry(model), policy.space, *distribution.probabilities(), lengths, policy.flops()
-        )
+        distribution = policy(sampled.features, exploration.budgets)
+        if policy.dial is None:
+            expected = self.expected_cost(policy, geometry, lengths, distribution)
+            held = greedy_cost.sum().view(1), expected.sum().view(1)
+        else:
+            held = self.knot_costs(policy, geometry, lengths, sampled.features)
         bound = sampled.quality * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
         # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
         ratio = Weights(*model.learner_state.weights.tolist()).ratio
@@ -170,6 +205,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         log["reward"] = -((sampled.quality + ratio * sampled_cost) * rows).sum()
         log["advantage"] = advantage.sum()
         log["advantage_square"] = advantage.square().sum()
+        log |= self.log_budgets(model, sample, greedy, exploration.budgets)
         log["entropy"] = distribution.entropy(policy.space).sum()
         return Evidence(
             gradients=gradients,
@@ -177,11 +213,48 @@ class LexicoPolicyCriterion(FairseqCriterion):
             violation=float(((greedy.quality - bound) * ~rows).sum()),
             compared=int((~explored).sum()),
             quality=float(greedy.quality.sum()),
-            cost=float(greedy_cost.sum()),
-            expected_cost=float(expected.sum()),
+            cost=held[0],
+            expected_cost=held[1],
             inputs=len(rows),
             features=sampled.features,
         )
+
+    def check_reachable(self, policy: SwitchPolicy, geometry: Geometry, lengths: Lengths) -> None:
+        """Refuse a budget that no path keeps within, by the first batch.
+
+        Raises:
+            UserError: with what always runs.
+        """
+        if (self.cfg.policy_rule != "budget" and policy.dial is None) or self.reachable:
+            return
+        budget, _ = flops_budgets(self.cfg)
+        least = float(least_cost(geometry, policy.space, lengths, policy.flops()).mean())
+        if budget < least:
+            raise UserError(
+                f"--policy-flops-budget {self.cfg.policy_flops_budget}: what always runs takes {least:.3f} of the "
+                "FLOPs of these inputs: ask for more"
+            )
+        self.reachable = True
+
+    def expected_cost(
+        self, policy: SwitchPolicy, geometry: Geometry, lengths: Lengths, distribution: DecisionDistribution
+    ) -> Tensor:
+        """What a policy expects to run: float64 (B,)."""
+        return expected_cost(geometry, policy.space, *distribution.probabilities(), lengths, policy.flops())
+
+    def knot_costs(
+        self, policy: SwitchPolicy, geometry: Geometry, lengths: Lengths, features: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Costs of the greedy path and those that the policy expects, if all inputs were asked for each knot of the
+        dial: float64 (K,) each, summed over the inputs.
+        """
+        assert policy.dial is not None
+        knots, inputs = policy.dial.knots, len(features)
+        distribution = policy(features.repeat(len(knots), 1, 1), knots.repeat_interleave(inputs))
+        lengths = lengths.repeat(len(knots))
+        greedy = cost(geometry, policy.space.decisions(*distribution.greedy()), lengths, policy.flops())
+        expected = self.expected_cost(policy, geometry, lengths, distribution)
+        return greedy.view(-1, inputs).sum(1), expected.view(-1, inputs).sum(1)
 
     def policy_step(self, model: Any, update_num: int) -> None:
         """theta <- theta - gamma e (Eq. 6), at the end of an update; every rank calls."""
@@ -232,6 +305,19 @@ class LexicoPolicyCriterion(FairseqCriterion):
             **{f"{MEASURE}{name}": values.sum() for name, values in path.measures.items()},
         }
 
+    def log_budgets(self, model: Any, sample: dict[str, Any], path: PathLoss, budgets: Tensor | None) -> dict[str, Any]:
+        """Sums over the inputs that were asked for a budget: of the budgets, and of what their paths cost."""
+        if budgets is None:
+            return {}
+        policy, lengths = model.encoder.policy, self.objective.lengths(model, sample, path)
+        costs = cost(self.objective.geometry(model), path.decisions, lengths, policy.flops())
+        asked = budgets.cpu() != AUTO
+        return {
+            "asked": int(asked.sum()),
+            "budget": budgets.cpu()[asked].sum(),
+            "budget_cost": costs[asked].sum(),
+        }
+
     def log_keep_all(self, path: PathLoss, rows: Any) -> dict[str, Any]:
         """Sums over the inputs, chosen by ``rows``, that ran the keep-all path."""
         weight = path.weight[rows]
@@ -275,6 +361,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
             log_ratio(name, key, "keep_all_inputs" if name.startswith("keep_all_") else "nsentences")
         for name in ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped"):
             log_ratio(name, name, "nsentences")
+        for name in ("budget", "budget_cost"):
+            log_ratio(name, name, "asked")
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
         if total("sampled") > 0:
             log_ratio("policy_entropy", "entropy", "nsentences")

@@ -1,9 +1,12 @@
-"""``--switch-decisions``: what each input of a run is decided to skip."""
+"""``--switch-decisions`` and ``--switch-budget``: what each input of a run is decided to skip."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,24 +14,30 @@ from torch import Tensor
 
 from ..config import RUN_DECISIONS, SwitchOptions, check_range
 from ..decisions import Decisions, DecisionSpace
+from ..dial import AUTO
 from ..errors import UserError
-from ..policy import DecisionDistribution, input_uniforms, random_decisions
+from ..policy import DecisionDistribution, GreedyChoice, SwitchPolicy, input_uniforms, random_decisions
+
+#: Those that the policy makes.
+POLICY_DECISIONS = ("greedy", "shuffled")
 
 
-class GreedyRecorder:
-    """Chooses greedily and remembers what was decided, for the report; a `fairseq_switchdec.policy.Chooser`.
+class GreedyRecorder(GreedyChoice):
+    """Chooses greedily and remembers what was decided, for the report.
 
     Args:
         batch_size: B.
+        budgets: see `fairseq_switchdec.policy.Chooser`.
     """
 
-    def __init__(self, space: DecisionSpace, batch_size: int):
+    def __init__(self, space: DecisionSpace, batch_size: int, budgets: Tensor | None = None):
+        super().__init__(budgets)
         self.space = space
         self.keep = torch.ones(batch_size, space.num_sublayers, dtype=torch.bool)
         self.strategy = torch.zeros(batch_size, dtype=torch.long)
 
     def __call__(self, distribution: DecisionDistribution, columns: Tensor) -> tuple[Tensor, Tensor | None]:
-        keep, strategy = distribution.greedy()
+        keep, strategy = super().__call__(distribution, columns)
         self.keep[:, columns] = keep.cpu()
         if strategy is not None:
             self.strategy = strategy.cpu()
@@ -47,7 +56,7 @@ class DecisionSource:
         options: the task's.
 
     Raises:
-        UserError: an unknown choice, or a decisions file that cannot be read, before any model is loaded.
+        UserError: an unknown choice, or a file of decisions or budgets that cannot be read, before any model is loaded.
     """
 
     def __init__(self, options: SwitchOptions):
@@ -57,17 +66,24 @@ class DecisionSource:
         check_range("switch_random_keep", self.random_keep, "in [0, 1]", lambda value: 0 <= value <= 1)
         self.entries = None if self.choice in RUN_DECISIONS else read_entries(self.choice)
         self.table: dict[int, Decisions] = {}
+        #: `Dial` budgets, taken in turn by input id; empty where none are asked for.
+        self.asked = read_budgets(options.switch_budget)
+        if self.asked and self.choice not in POLICY_DECISIONS:
+            raise UserError(
+                f"--switch-budget {options.switch_budget} asks the policy, --switch-decisions {self.choice} does not: "
+                "leave one of them out"
+            )
 
     def __call__(
         self, space: DecisionSpace, ids: Tensor, greedy_of_all: Callable[[], dict[int, Decisions]]
-    ) -> Decisions | None:
-        """The decisions of some inputs, int64 (B,) ids; None = greedy.
+    ) -> Decisions | GreedyChoice:
+        """The decisions of some inputs, int64 (B,) ids, or how to make them.
 
         Args:
             greedy_of_all: greedy decisions of every input of the run, for ``shuffled``; called once.
         """
         if self.choice == "greedy":
-            return None
+            return self.greedy(ids)
         if self.choice == "keep-all":
             return space.keep_all(len(ids))
         if self.choice == "random":
@@ -79,10 +95,43 @@ class DecisionSource:
         forced = self.forced(space)
         return forced.select(ids.cpu() % len(forced))
 
-    def check(self, space: DecisionSpace) -> None:
-        """Refuse a decisions file that does not fit a model, before generation starts."""
+    def greedy(self, ids: Tensor) -> GreedyChoice:
+        """The policy's own decisions, at what is asked for."""
+        return GreedyChoice(torch.tensor(self.asked)[ids.cpu() % len(self.asked)] if self.asked else None)
+
+    @contextmanager
+    def asking(self, budgets: Any) -> Iterator[None]:
+        """Ask for other budgets for a while: a number, "auto", or a list of them, one for each input."""
+        before = self.asked
+        several = isinstance(budgets, Sequence) and not isinstance(budgets, str)
+        self.asked = [parse_budget(budget, "switch_budget") for budget in (budgets if several else [budgets])]
+        try:
+            yield
+        finally:
+            self.asked = before
+
+    def check(self, policy: SwitchPolicy) -> None:
+        """Refuse decisions or budgets that do not fit a model, before generation starts.
+
+        Raises:
+            UserError: naming the flag.
+        """
         if self.entries is not None:
-            self.forced(space)
+            self.forced(policy.space)
+        dial = policy.dial
+        if self.asked and dial is None:
+            raise UserError(
+                "--switch-budget: this policy was trained for no budgets that one could ask for: train it with "
+                "--policy-flops-budget LOW:HIGH, such as 0.4:1.0"
+            )
+        if dial is None or self.choice not in POLICY_DECISIONS:
+            return
+        if not self.asked and not dial.auto:
+            raise UserError(f"this policy decides for {dial.in_words()}: give --switch-budget")
+        for budget in self.asked:
+            if not dial.holds(budget):
+                asked = "auto" if budget == AUTO else f"{budget:g}"
+                raise UserError(f"--switch-budget {asked}: this policy was trained for {dial.in_words()}")
 
     def forced(self, space: DecisionSpace) -> Decisions:
         """The file's entries, taken in turn by input id.
@@ -95,6 +144,45 @@ class DecisionSource:
             return space.from_json(self.entries)
         except ValueError as error:
             raise UserError(f"--switch-decisions {self.choice}: {error} (this model has {space.in_words()})") from None
+
+
+def parse_budget(text: Any, where: str) -> float:
+    """A number in (0, 1], or `AUTO`.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if text == "auto":
+        return AUTO
+    try:
+        budget = float(text)
+    except (TypeError, ValueError):
+        budget = math.nan
+    if not 0 < budget <= 1:
+        raise UserError(f"{where} {text!r} must be in (0, 1], or auto")
+    return budget
+
+
+def read_budgets(text: str | None) -> list[float]:
+    """What ``--switch-budget`` says: nothing, one budget, or those of a file.
+
+    Raises:
+        UserError: it is no budget, and no file of them.
+    """
+    if text is None:
+        return []
+    if not os.path.exists(text):
+        return [parse_budget(text, "--switch-budget")]
+    try:
+        with open(text, encoding="utf-8") as file:
+            lines = file.read().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--switch-budget {text} cannot be read: {error}") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise UserError(f"--switch-budget {text} is empty: it holds one budget a line")
+    return [parse_budget(line.strip(), f"--switch-budget {text}, line {n}:") for n, line in enumerate(lines, start=1)]
 
 
 def read_entries(path: str) -> list[Any]:

@@ -20,6 +20,7 @@ SETTINGS = {
     "inputs": "the data folder or --skip-invalid-size-inputs-valid-test",
     "decisions": "--switch-decisions",
     "random_keep": "--switch-random-keep",
+    "budget": "--switch-budget",
     "seed": "--seed",
     "generation": "the decoding options",
 }

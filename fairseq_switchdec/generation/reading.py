@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..cost import cost
 from ..decisions import Decisions
+from ..policy import GreedyChoice
 from ..scoring.bootstrap import paired_bootstrap
 from .decision_source import permuted
 
@@ -28,13 +30,18 @@ PATH = ("attention_keep", "ffn_keep", "cross_attention_keep", "token_strategy")
 
 @torch.no_grad()
 def compare(
-    model: Any, objective: Objective, samples: Sequence[dict[str, Any]], seed: int
+    model: Any,
+    objective: Objective,
+    samples: Sequence[dict[str, Any]],
+    seed: int,
+    greedy: Callable[[Tensor], GreedyChoice],
 ) -> dict[int, dict[str, dict[str, float]]]:
     """Run some inputs and their targets, without search, under every kind of decisions in `COMPARED`.
 
     Args:
         samples: batches with targets, where the model is.
         seed: of the permutation.
+        greedy: how inputs decide, by their ids.
 
     Returns:
         by input id and kind: ``loss``, the objective's quality loss (nats a token), and ``cost``, the share of the
@@ -44,9 +51,9 @@ def compare(
     results: dict[int, dict[str, dict[str, float]]] = {}
     chosen: dict[int, Decisions] = {}
 
-    def measure(kind: str, sample: dict[str, Any], decisions: Decisions | None) -> Decisions:
+    def measure(kind: str, sample: dict[str, Any], decisions: Decisions | GreedyChoice) -> Decisions:
         path = objective.loss(model, sample, decisions)
-        policy_flops = model.policy.flops() if decisions is None else 0
+        policy_flops = 0 if isinstance(decisions, Decisions) else model.policy.flops()
         costs = cost(objective.geometry(model), path.decisions, objective.lengths(model, sample, path), policy_flops)
         values = zip(sample["id"].tolist(), path.quality.tolist(), costs.tolist())
         for index, loss, share in values:
@@ -54,7 +61,7 @@ def compare(
         return path.decisions
 
     for sample in samples:
-        decided = measure("greedy", sample, None)
+        decided = measure("greedy", sample, greedy(sample["id"]))
         chosen.update((index, decided.select([row])) for row, index in enumerate(sample["id"].tolist()))
     shuffled, static = permuted(chosen, seed), most_frequent(chosen)
     for sample in samples:

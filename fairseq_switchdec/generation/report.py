@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..cost import Geometry, Keep, Lengths, Skipped, cost, flops
 from ..decisions import Decisions
+from ..dial import AUTO
 from ..files import check_writable, write_text
 from .reading import comparison, comparison_line, path_counts, path_key
 
@@ -70,8 +71,13 @@ class SwitchReport:
         lengths: Lengths,
         policy_flops: int,
         seconds: float,
+        budgets: Tensor | None = None,
     ) -> None:
-        """Add a batch: what its inputs ran, and how long it took."""
+        """Add a batch: what its inputs ran, and how long it took.
+
+        Args:
+            budgets: float (B,), what the policy was asked for, see `fairseq_switchdec.dial.Dial`.
+        """
         columns = {
             "id": ids.cpu(),
             "cost": cost(geometry, decisions, lengths, policy_flops),
@@ -87,8 +93,11 @@ class SwitchReport:
             "tokens_dropped": skipped.tokens,
         }
         values = zip(*(column.tolist() for column in columns.values()))
-        for row, entry in zip(values, decisions.to_json()):
+        asked = [None] * len(ids) if budgets is None else [round(budget, 6) for budget in budgets.tolist()]
+        for row, entry, budget in zip(values, decisions.to_json(), asked):
             self.inputs.append(dict(zip(columns, row)) | entry)
+            if budget is not None:
+                self.inputs[-1]["budget"] = "auto" if budget == AUTO else budget
             if self.inputs[-1]["id"] in self.compared:
                 self.inputs[-1]["compared"] = self.compared[self.inputs[-1]["id"]]
         self.seconds += seconds
@@ -133,19 +142,44 @@ def summary(inputs: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
 
     shares = ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped")
     means = {name: total(name) / max(len(inputs), 1) for name in shares}
-    sums = {"inputs": len(inputs), **means, "flops": total("flops"), "seconds": seconds}
+    sums = {"inputs": len(inputs), **means, "flops": total("flops"), "seconds": seconds, **asked_and_reached(inputs)}
     paths = path_counts(Counter(map(path_key, inputs)))
     compared = comparison(inputs)
     return {**sums, **paths, **({"compared": compared} if compared else {})}
 
 
+def asked_and_reached(inputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """By `--switch-budget`, as text: how many ``inputs`` asked for it, and the mean ``cost`` they reached; none where
+    there was no dial.
+    """
+    costs: dict[str, list[float]] = {}
+    for entry in inputs:
+        if "budget" in entry:
+            costs.setdefault(str(entry["budget"]), []).append(entry["cost"])
+    if not costs:
+        return {}
+    means = {asked: math.fsum(reached) / len(reached) for asked, reached in sorted(costs.items())}
+    return {"budgets": {asked: {"inputs": len(costs[asked]), "cost": mean} for asked, mean in means.items()}}
+
+
 def summary_lines(total: dict[str, Any]) -> str:
     """A summary for people."""
-    return (
+    skipped = (
         f"Switchable decisions: {total['inputs']} inputs at {total['cost']:.1%} of the keep-all FLOPs; skipped "
         f"{total['attention_skipped']:.1%} of attention, {total['ffn_skipped']:.1%} of feed-forward, "
-        f"{total['tokens_dropped']:.1%} of tokens; {total['seconds']:.1f} s\n{comparison_line(total)}"
+        f"{total['tokens_dropped']:.1%} of tokens; {total['seconds']:.1f} s"
     )
+    return "\n".join(line for line in (skipped, budget_line(total), comparison_line(total)) if line)
+
+
+def budget_line(total: dict[str, Any]) -> str:
+    """What was asked for and reached, for people: the first few budgets; empty where none was."""
+    found = [
+        f"{asked if asked == 'auto' else format(float(asked), '.1%')} -> {reached['cost']:.1%}"
+        for asked, reached in total.get("budgets", {}).items()
+    ]
+    more = f", and {len(found) - 10} more" if len(found) > 10 else ""
+    return f"Budget asked for -> reached: {', '.join(found[:10])}{more}" if found else ""
 
 
 def shard_path(path: str, shard: int, shards: int) -> str:

@@ -20,11 +20,12 @@ def run_settings(model: nn.Module, options: SwitchOptions, generation: Any) -> d
     Args:
         generation: fairseq's generation options, or a namespace of some of them.
     """
-    decisions = options.switch_decisions
+    decisions, budget = options.switch_decisions, options.switch_budget
     return {
         "model": model_digest(model),
         "decisions": decisions if decisions in RUN_DECISIONS else digest(Path(decisions).read_bytes()),
         "random_keep": options.switch_random_keep,
+        "budget": digest(Path(budget).read_bytes()) if budget is not None and Path(budget).is_file() else budget,
         "precision": options.switch_precision,
         "seed": options.seed,
         "generation": generation_settings(generation),

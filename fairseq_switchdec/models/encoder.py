@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..blocks import RelativeBias
 from ..cost import Lengths
 from ..decisions import Decisions
-from ..policy import Chooser, SwitchPolicy, choose_greedy, pool
+from ..policy import Chooser, GreedyChoice, SwitchPolicy, pool
 from ..runtime.checkpointing import run_layer
 from ..runtime.ragged import Ragged
 from ..tokens import kept_tokens
@@ -104,7 +104,7 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
         """
         run = run or self.run
         tokens = Ragged(real.sum(1).tolist(), x.device)
-        choose = None if isinstance(decisions, Decisions) else (decisions or choose_greedy)
+        choose = None if isinstance(decisions, Decisions) else (decisions or GreedyChoice())
         decided = decisions if isinstance(decisions, Decisions) else self.space.keep_all(len(tokens))
         features = []
         stages = 0 if choose is None else len(self.policy.stages)

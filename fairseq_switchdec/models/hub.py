@@ -32,6 +32,17 @@ class CountsSentences:
 
     task: Any
 
+    def generate(self, *args: Any, switch_budget: Any = None, **kwargs: Any) -> Any:
+        """fairseq's, which ``sample`` and ``translate`` hand their options to.
+
+        Args:
+            switch_budget: as ``--switch-budget``: a number or "auto"; or a list of them, one for each sentence.
+        """
+        if switch_budget is None:
+            return super().generate(*args, **kwargs)  # type: ignore[misc]
+        with self.task.source.asking(switch_budget):
+            return super().generate(*args, **kwargs)  # type: ignore[misc]
+
     def _build_batches(self, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
         outer = getattr(self.task, "caller_ids", None) is None  # another task's decisions know no ids
         try:

@@ -11,8 +11,10 @@ from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 
 from ..compat.checkpoints import read_options
-from ..config import DecisionOptions, check_range, flag
+from ..config import DecisionOptions, build_dial, check_range, flag
+from ..decisions import DecisionSpace
 from ..errors import UserError
+from ..policy import SwitchPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +93,15 @@ def fill(args: Any, options: dict[str, Option], sizes: dict[str, Any]) -> None:
     if found:
         logger.info("from %s: %s", source, ", ".join(f"{flag(name)} {value}" for name, value in found.items()))
     check_range("switch_policy_dim", args.switch_policy_dim, "1 or more", lambda value: value >= 1)
+
+
+def build_policy(args: Any, space: DecisionSpace, dim: int) -> SwitchPolicy:
+    """The policy that a model's options describe.
+
+    Args:
+        dim: size of the states that it reads.
+    """
+    return SwitchPolicy(space, dim, args.switch_policy_dim, bool(args.switch_per_layer), build_dial(args))
 
 
 def start_file(args: Any) -> Optional[str]:

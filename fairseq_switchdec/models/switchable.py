@@ -129,8 +129,11 @@ class SwitchableModel(PackableModel):
         for key, value in own.items():
             if key.startswith(OURS) or key.endswith("coder.version"):
                 state_dict.setdefault(key, value)
-        for key in [key for key in state_dict if key.startswith("learner_state.") and key not in own]:
-            del state_dict[key]  # an average that an older version kept
+        for key in [key for key in state_dict if key.startswith("learner_state.")]:
+            if key not in own:  # an average that an older version kept
+                del state_dict[key]
+            elif state_dict[key].shape != own[key].shape:  # of a policy without this one's dial: it begins anew
+                state_dict[key] = own[key]
         super().upgrade_state_dict_named(state_dict, name)  # type: ignore[misc]
         self.check_fits(state_dict)
 
@@ -157,8 +160,8 @@ class SwitchableModel(PackableModel):
         more = f", and {len(details) - 3} more" if len(details) > 3 else ""
         raise UserError(
             f"the checkpoint's geometry differs from the model's: {'; '.join(details[:3])}{more}. Give the "
-            f"checkpoint's --arch and its {self.size_flags}, --switch-policy-dim, --switch-split-attention and "
-            "--switch-per-layer"
+            f"checkpoint's --arch and its {self.size_flags}, --switch-policy-dim, --switch-split-attention, "
+            "--switch-per-layer and the range of --policy-flops-budget"
         )
 
 

@@ -24,7 +24,7 @@ from .run import Runner, file_digest
 logger = logging.getLogger(__name__)
 
 #: Options of the task that are taken over where the command gives them.
-TASK_OPTIONS = ("data", "seed", "switch_decisions", "switch_random_keep", "switch_precision")
+TASK_OPTIONS = ("data", "seed", "switch_decisions", "switch_random_keep", "switch_budget", "switch_precision")
 
 
 def predicting_tasks() -> dict[str, Any]:
@@ -58,6 +58,11 @@ def get_parser(task: Any = None) -> argparse.ArgumentParser:
     parser.add_argument("--switch-decisions", default="greedy", help="greedy, keep-all, random, or a JSON FILE")
     parser.add_argument(
         "--switch-random-keep", type=float, default=0.8, help="keep probability of random (%(default)s)"
+    )
+    parser.add_argument(
+        "--switch-budget",
+        metavar="SHARE",
+        help="share of the FLOPs to keep within, of a policy that was trained for a range; auto; or a FILE, one a line",
     )
     parser.add_argument("--switch-precision", default="fp32", help=f"{', '.join(PRECISIONS)}; on the CPU (%(default)s)")
     parser.add_argument("--switch-report", metavar="FILE", help="write what every input skipped and cost")
@@ -135,14 +140,15 @@ def cli_main() -> None:
     args = parse_args()
     input_digest, lines = file_digest(args.input)
     task, model = load(args)
-    task.source.check(model.encoder.space)
+    task.source.check(model.encoder.policy)
     predictor = task.build_predictor(args, model)
-    forced = args.switch_decisions not in RUN_DECISIONS
+    forced, budget = args.switch_decisions not in RUN_DECISIONS, args.switch_budget
     run = {
         "model": model_digest(model),
         "input": input_digest,
         "decisions": digest(open_bytes(args.switch_decisions)) if forced else args.switch_decisions,
         "random_keep": args.switch_random_keep,
+        "budget": digest(open_bytes(budget)) if budget is not None and os.path.isfile(budget) else budget,
         "precision": args.switch_precision,
         "seed": args.seed,
         "batch_size": args.batch_size,

@@ -27,7 +27,7 @@ from ..decisions import Decisions
 from ..errors import UserError
 from ..generation.decision_source import GreedyRecorder
 from ..generation.reading import path_counts, path_key
-from ..generation.report import SwitchReport, summary_lines, synchronize
+from ..generation.report import SwitchReport, asked_and_reached, summary_lines, synchronize
 from .journal import Journal
 from .predictor import Encoded, Predictor, RowError, Unusable
 
@@ -142,17 +142,19 @@ class Runner:
         encoder = self.model.encoder
         start = time.perf_counter()
         with torch.no_grad():
-            forced: Decisions | None = self.task.run_decisions(self.model, {"id": ids, "net_input": net_input})
-            greedy = GreedyRecorder(encoder.space, len(ids))
-            results = self.predictor.run(self.model, {**net_input, "decisions": greedy if forced is None else forced})
+            decisions = self.task.run_decisions(self.model, {"id": ids, "net_input": net_input})
+            greedy = None
+            if not isinstance(decisions, Decisions):
+                decisions = greedy = GreedyRecorder(encoder.space, len(ids), decisions.budgets)
+            results = self.predictor.run(self.model, {**net_input, "decisions": decisions})
         synchronize(self.device)
         seconds = time.perf_counter() - start
         if self.args.switch_report is not None:
             read = net_input["prev_output_tokens"].ne(encoder.padding_idx).sum(1)
             lengths = encoder.lengths(net_input["src_tokens"], read, beam=1, incremental=False)
-            policy_flops = encoder.policy.flops() if forced is None else 0
-            ran = greedy.decisions if forced is None else forced
-            report.add(ids, ran, self.predictor.geometry(self.model), lengths, policy_flops, seconds)
+            policy_flops, budgets = (0, None) if greedy is None else (encoder.policy.flops(), greedy.budgets)
+            ran = decisions if greedy is None else greedy.decisions
+            report.add(ids, ran, self.predictor.geometry(self.model), lengths, policy_flops, seconds, budgets)
         return results
 
 
@@ -197,6 +199,7 @@ def write_report(path: str, entries: str, seconds: float, run: dict[str, Any]) -
     total: dict[str, Any] = {"inputs": count}
     total |= {name: math.fsum(entry[name] for entry in each()) / max(count, 1) for name in SHARES}
     total |= {"flops": math.fsum(entry["flops"] for entry in each()), "seconds": seconds}
+    total |= asked_and_reached(each())
     total |= path_counts(Counter(map(path_key, each())))
     temporary = f"{os.path.realpath(path)}.{os.getpid()}.tmp"
     try:

@@ -3,12 +3,13 @@
 from .exploration import ESTIMATORS, Exploration, OneDeviation, SampledPaths
 from .gradients import policy_gradients
 from .learner import Evidence, LearnerState, PolicyLearner
-from .rules import RULES, BudgetRule, Eq7Rule, FixedRule, Observation, QualityRule, Weights
+from .rules import RULES, BudgetRule, DialRule, Eq7Rule, FixedRule, Observation, QualityRule, Weights, price
 
 __all__ = [
     "ESTIMATORS",
     "RULES",
     "BudgetRule",
+    "DialRule",
     "Eq7Rule",
     "Evidence",
     "Exploration",
@@ -21,4 +22,5 @@ __all__ = [
     "SampledPaths",
     "Weights",
     "policy_gradients",
+    "price",
 ]

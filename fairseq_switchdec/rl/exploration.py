@@ -20,19 +20,15 @@ import torch
 from torch import Tensor
 
 from ..decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
-from ..policy import DecisionDistribution
+from ..policy import Chooser, DecisionDistribution
 
 ESTIMATORS = ("local", "score-function")
 #: No decision is tried with less than this probability, relative to others, even with ``--policy-floor 0``.
 LEAST_CHANCE = 1e-6
 
 
-class Exploration(Protocol):
-    """A `fairseq_switchdec.policy.Chooser` of training, and what its choices are differentiated by."""
-
-    def __call__(self, distribution: DecisionDistribution, columns: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Choose the decisions of some columns."""
-        ...
+class Exploration(Chooser, Protocol):
+    """A chooser of training, and what its choices are differentiated by."""
 
     def surrogate(self, distribution: DecisionDistribution, space: DecisionSpace, decisions: Decisions) -> Tensor:
         """(B,), whose gradient times an input's advantage estimates the policy's gradient.
@@ -51,9 +47,11 @@ class SampledPaths:
         uniforms: float32 (B, num_sublayers + 1) in [0, 1), see `fairseq_switchdec.policy.input_uniforms`.
         keep_all: bool (B,), inputs that keep everything instead.
         floor: no choice is sampled with less than this probability.
+        budgets: see `fairseq_switchdec.policy.Chooser`.
     """
 
-    def __init__(self, uniforms: Tensor, keep_all: Tensor, floor: float):
+    def __init__(self, uniforms: Tensor, keep_all: Tensor, floor: float, budgets: Tensor | None = None):
+        self.budgets = budgets
         self.uniforms = uniforms
         self.keep_all = keep_all
         self.floor = floor
@@ -85,11 +83,19 @@ class OneDeviation:
         floor: see above.
         space: whose open decisions are tried.
         stages: of the policy.
+        budgets: see `fairseq_switchdec.policy.Chooser`.
     """
 
     def __init__(
-        self, uniforms: Tensor, keep_all: Tensor, floor: float, space: DecisionSpace, stages: Sequence[Tensor]
+        self,
+        uniforms: Tensor,
+        keep_all: Tensor,
+        floor: float,
+        space: DecisionSpace,
+        stages: Sequence[Tensor],
+        budgets: Tensor | None = None,
     ):
+        self.budgets = budgets
         self.uniforms = uniforms
         self.keep_all = keep_all
         self.floor = max(floor, LEAST_CHANCE)

@@ -12,7 +12,11 @@ from ..policy import DecisionDistribution, SwitchPolicy
 
 
 def policy_gradients(
-    policy: SwitchPolicy, features: Tensor, surrogate: Callable[[DecisionDistribution], Tensor], advantages: Tensor
+    policy: SwitchPolicy,
+    features: Tensor,
+    surrogate: Callable[[DecisionDistribution], Tensor],
+    advantages: Tensor,
+    budgets: Tensor | None = None,
 ) -> Tensor:
     """Sum over inputs of advantage x grad surrogate, for several advantages at once.
 
@@ -23,13 +27,14 @@ def policy_gradients(
         features: (B, stages, D), what the decisions were made from; no gradient flows into it.
         surrogate: (B,) of the distribution of all decisions.
         advantages: float32 (B, K).
+        budgets: (B,), what the policy was asked for, see `SwitchPolicy.stage`.
 
     Returns:
         float32 (K, P), P the policy's parameters in their flat order.
     """
     parameters = {name: value.detach().requires_grad_() for name, value in policy.named_parameters()}
     with torch.enable_grad():
-        value = surrogate(functional_call(policy, parameters, (features.detach(),)))
+        value = surrogate(functional_call(policy, parameters, (features.detach(), budgets)))
     rows = []
     for advantage in advantages.to(value).unbind(1):
         gradients = torch.autograd.grad(

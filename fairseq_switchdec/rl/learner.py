@@ -25,8 +25,8 @@ CAUTION_PACE, CAUTION_AT_ONCE = 25.0, 1.0
 class LearnerState(Float32Module):
     """What the learner must not forget between a checkpoint and its resumption, as buffers saved with the model.
 
-    (fairseq saves a task's state but does not load it back on resuming.) ``P`` policy parameters, ``K`` stages,
-    ``D`` features.
+    (fairseq saves a task's state but does not load it back on resuming.) ``P`` policy parameters, ``S`` stages,
+    ``D`` features, ``K`` costs that are held: one, or at every knot of a dial.
     """
 
     adam_step: Tensor
@@ -46,18 +46,19 @@ class LearnerState(Float32Module):
     def __init__(self, policy: SwitchPolicy):
         super().__init__()
         parameters = sum(parameter.numel() for parameter in policy.parameters())
+        costs, cautions = (1, 1) if policy.dial is None else (len(policy.dial.knots), policy.dial.size)
         self.register_buffer("adam_step", torch.zeros(()))
         self.register_buffer("exp_avg", torch.zeros(parameters))
         self.register_buffer("exp_avg_sq", torch.zeros(parameters))
         self.register_buffer("gradient_average", torch.zeros(2, parameters))  # g_q, g_c
-        self.register_buffer("constraint_average", torch.zeros(3))  # q - c, q, cost
-        self.register_buffer(
-            "expected_average", torch.zeros(2)
-        )  # expected cost, and its weight: old checkpoints lack it
-        self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q and cost
+        self.register_buffer("constraint_average", torch.zeros(2 + costs))  # q - c, q, costs
+        # Expected costs, and their weight: old checkpoints lack them.
+        self.register_buffer("expected_average", torch.zeros(costs + 1))
+        self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q and costs
         self.register_buffer("best_quality", torch.empty(()))
         self.register_buffer("weights", torch.ones(2))  # the rule's last ones: quality, cost
-        self.register_buffer("caution", torch.zeros(2))  # logits: what lasts, and what was added at once
+        # Logits: what lasts, and what was added at once; of a dial, by column.
+        self.register_buffer("caution", torch.zeros(2) if policy.dial is None else torch.zeros(2, cautions))
         # Sums of thousands of squares, of which the variance keeps a small difference.
         self.register_buffer("feature_sum", torch.zeros_like(policy.feature_mean, dtype=torch.float64))
         self.register_buffer("feature_square_sum", torch.zeros_like(policy.feature_mean, dtype=torch.float64))
@@ -76,8 +77,8 @@ class LearnerState(Float32Module):
         self.weights.fill_(1.0)
 
 
-#: Numbers of `Evidence`, in the order of its `Evidence.totals`.
-SCALARS = ("sampled", "violation", "compared", "quality", "cost", "expected_cost", "inputs")
+#: Numbers of `Evidence`, in the order of its `Evidence.totals`; after them its costs.
+SCALARS = ("sampled", "violation", "compared", "quality", "inputs")
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ class Evidence:
         violation: sum of q - c over the ``compared`` inputs, whose keep-all loss is known.
         compared: number of those.
         quality: sum of the greedy path's loss, nats a token, over ``inputs``.
-        cost: sum of the greedy path's cost over ``inputs``.
-        expected_cost: sum of the cost that the policy's probabilities expect over ``inputs``.
+        cost: (K,), sum of the greedy path's cost over ``inputs``: one or, of a dial, if they were asked for each knot.
+        expected_cost: (K,), as much of the cost that the policy's probabilities expect.
         inputs: all inputs of the micro-batch.
-        features: (inputs, K, D).
+        features: (inputs, S, D).
     """
 
     gradients: Tensor
@@ -101,8 +102,8 @@ class Evidence:
     violation: float
     compared: int
     quality: float
-    cost: float
-    expected_cost: float
+    cost: Tensor
+    expected_cost: Tensor
     inputs: int
     features: Tensor
 
@@ -114,9 +115,9 @@ class Evidence:
         """
         features = self.features.double()
         scalars = [getattr(self, name) for name in SCALARS]
-        parts = (self.gradients.double(), features.sum(0), features.square().sum(0))
-        scalar_tensor = torch.tensor(scalars, dtype=torch.float64, device=features.device)
-        return torch.cat([scalar_tensor, *(part.flatten() for part in parts)])
+        costs = (self.cost, self.expected_cost)
+        parts = (torch.tensor(scalars, dtype=torch.float64), *costs, self.gradients, features.sum(0))
+        return torch.cat([part.to(features).flatten() for part in (*parts, features.square().sum(0))])
 
 
 class PolicyLearner:
@@ -184,14 +185,14 @@ class PolicyLearner:
         """
         totals = self.totals
         if totals is None:  # a rank whose micro-batches were all dummies still takes part
-            totals = torch.zeros(self._totals_size(), dtype=torch.float64, device=self.flat.device)
+            totals = torch.zeros(len(SCALARS) + sum(self._sizes()), dtype=torch.float64, device=self.flat.device)
         self.reset()
         if all_reduce is not None:
             totals = all_reduce(totals)
-        sampled, violation, compared, quality, cost, expected, inputs = totals[: len(SCALARS)].tolist()
+        sampled, violation, compared, quality, inputs = totals[: len(SCALARS)].tolist()
         if inputs == 0 or not bool(totals.isfinite().all()):  # one NaN would stay in the averages for good
             return {}
-        gradients, feature_sum, feature_square_sum = self._split(totals[len(SCALARS) :])
+        cost, expected, gradients, feature_sum, feature_square_sum = self._split(totals[len(SCALARS) :])
         if not self.standardized and self.state.feature_count < self.statistics_inputs:
             self._gather_statistics(inputs, feature_sum, feature_square_sum)
             return {}
@@ -199,9 +200,10 @@ class PolicyLearner:
             self._average(0, self.state.gradient_average, gradients / sampled)
         if compared:
             self._average(1, self.state.constraint_average[:1], totals.new_tensor([violation / compared]))
-        self._average(2, self.state.constraint_average[1:], totals.new_tensor([quality / inputs, cost / inputs]))
+        one = totals.new_ones(1)
+        self._average(2, self.state.constraint_average[1:], torch.cat([one * quality, cost]) / inputs)
         expected_average = self.state.expected_average
-        expected_average.lerp_(totals.new_tensor([expected / inputs, 1.0]).to(expected_average), 1 - AVERAGE_DECAY)
+        expected_average.lerp_(torch.cat([expected / inputs, one]).to(expected_average), 1 - AVERAGE_DECAY)
         seen = self._observation(settled)
         weights = self.rule(seen)
         self.state.weights.copy_(torch.tensor([weights.quality, weights.cost]))
@@ -213,17 +215,18 @@ class PolicyLearner:
             "violation": seen.quality_violation,
             "gradient_quality": float(seen.quality_gradient.norm()),
             "gradient_cost": float(seen.cost_gradient.norm()),
-            "caution": float(self.state.caution.sum()),
+            "caution": float(self.state.caution.sum(0).mean()),
         }
 
-    def _totals_size(self) -> int:
-        return len(SCALARS) + 2 * self.flat.numel() + 2 * self.state.feature_sum.numel()
+    def _sizes(self) -> list[int]:
+        """Of the parts of `Evidence.totals` after the scalars."""
+        costs, features = self.state.expected_average.numel() - 1, self.state.feature_sum.numel()
+        return [costs, costs, 2 * self.flat.numel(), features, features]
 
-    def _split(self, totals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        parameters, features = 2 * self.flat.numel(), self.state.feature_sum.numel()
-        gradients, feature_sum, feature_square_sum = totals.split([parameters, features, features])
+    def _split(self, totals: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        cost, expected, gradients, feature_sum, feature_square_sum = totals.split(self._sizes())
         shape = self.state.feature_sum.shape
-        return gradients.view(2, -1), feature_sum.view(shape), feature_square_sum.view(shape)
+        return cost, expected, gradients.view(2, -1), feature_sum.view(shape), feature_square_sum.view(shape)
 
     def _gather_statistics(self, inputs: float, feature_sum: Tensor, feature_square_sum: Tensor) -> None:
         state, policy = self.state, self.policy
@@ -248,13 +251,14 @@ class PolicyLearner:
         state = self.state
         weight = state.average_weight.clamp(min=1 - AVERAGE_DECAY)  # the averages started at zero
         quality_gradient, cost_gradient = state.gradient_average / weight[0]
-        constraint = state.constraint_average / weight[[1, 2, 2]]
-        violation, quality, cost = constraint.tolist()
-        expected, expected_weight = state.expected_average.tolist()
+        violation, quality = (state.constraint_average[:2] / weight[1:]).tolist()
+        cost = (state.constraint_average[2:] / weight[2]).double().cpu()
+        *_, expected_weight = state.expected_average.tolist()
+        expected = state.expected_average[:-1].double().cpu()
         if expected_weight > 0:
             cost = settled * cost + (1 - settled) * expected / expected_weight
         state.best_quality.clamp_(max=quality)
-        best, caution = float(state.best_quality), float(state.caution[0])
+        best, caution = float(state.best_quality), state.caution.reshape(2, -1)[0].cpu().clone()
         return Observation(quality_gradient, cost_gradient, violation, quality, best, cost, caution)
 
     @torch.no_grad()
@@ -278,11 +282,13 @@ class PolicyLearner:
         """
         if self.base_rate == 0:  # the policy is to stay as it is
             return
-        lasting, at_once = self.state.caution
-        before = float(lasting + at_once)
-        rate = learning_rate if weights.violation < 0 < weights.remedy else self.base_rate
-        lasting += CAUTION_PACE * rate * weights.violation * weights.remedy
-        at_once.fill_(CAUTION_AT_ONCE * max(weights.violation, 0.0) * max(weights.remedy, 0))
-        change = float(lasting + at_once) - before
+        lasting, at_once = self.state.caution.view(2, -1)
+        before = (lasting + at_once).double()
+        violation, remedy = (torch.as_tensor(each).to(before).view(-1) for each in (weights.violation, weights.remedy))
+        room = (violation < 0) & (remedy > 0)
+        rate = torch.full_like(violation, self.base_rate).masked_fill(room, learning_rate)
+        lasting += (CAUTION_PACE * rate * violation * remedy).to(lasting)
+        at_once.copy_(CAUTION_AT_ONCE * violation.clamp(min=0) * remedy.clamp(min=0))
+        change = ((lasting + at_once).double() - before).to(lasting)
         for bias in self.policy.keep_biases():
             bias += change

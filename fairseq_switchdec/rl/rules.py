@@ -16,15 +16,18 @@ flip at once. `quality` and `budget` therefore meet theirs by *caution*, one num
 `fairseq_switchdec.rl.PolicyLearner` adds to the logits of all decisions to keep: the one direction of theta that surely
 leads there, followed as far as the constraint is from being met ("to satisfy the constraint as soon as possible",
 section 3.3). The gradients tell the decisions apart, and the price of quality follows the caution that is needed.
+With a dial, every budget that can be asked for has a caution and a price of its own.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from ..dial import Dial
 
 RULES = ("quality", "budget", "eq7", "fixed")
 
@@ -48,14 +51,15 @@ class Weights(NamedTuple):
     Attributes:
         quality: weight of the quality gradient.
         cost: weight of the cost gradient.
-        violation: how far the constraint is from being met, in units of what it allows; negative within it.
-        remedy: what meets it: 1, keep more; -1, keep less; 0, there is no constraint.
+        violation: how far the constraint is from being met, in units of what it allows; negative within it. Of a dial,
+            the constraint of every column, (C,).
+        remedy: what meets it: 1, keep more; -1, keep less; 0, there is no constraint. Of a dial, (C,).
     """
 
     quality: float
     cost: float
-    violation: float = 0.0
-    remedy: int = 0
+    violation: float | Tensor = 0.0
+    remedy: int | Tensor = 0
 
     @property
     def ratio(self) -> float:
@@ -73,8 +77,10 @@ class Observation:
         quality_violation: q - c of rule `quality`: greedy path's loss over its bound (nats a token).
         quality: greedy path's loss q.
         best_quality: the least q so far, Eq. 7's "minimal loss".
-        cost: in (0, 1], the greedy path's and what the policy expects, weighed as `PolicyLearner.step` says.
-        caution: logits by which all updates so far have raised every decision to keep, without what was given at once.
+        cost: in (0, 1], the greedy path's and what the policy expects, weighed as `PolicyLearner.step` says: (1,) or,
+            of a dial, (K,), what it would be if all inputs were asked for each knot.
+        caution: logits by which all updates so far have raised every decision to keep, without what was given at once:
+            (1,), or (C,) by the dial's column.
     """
 
     quality_gradient: Tensor
@@ -82,18 +88,18 @@ class Observation:
     quality_violation: float
     quality: float
     best_quality: float
-    cost: float
-    caution: float = 0.0
+    cost: Tensor
+    caution: Tensor
 
-    @property
-    def price(self) -> float:
-        """Weight of the quality gradient where the cost's is 1.
 
-        It grows as the odds of keeping were raised, and falls more slowly as they were lowered: what the policy tries
-        at a low price is what the model is trained on.
-        """
-        slope = 1.0 if self.caution > 0 else FALL
-        return PRICE * math.exp(min(max(slope * self.caution, -LARGEST_EXPONENT), LARGEST_EXPONENT))
+def price(caution: Tensor) -> Tensor:
+    """Weight of the quality gradient where the cost's is 1, of any shape.
+
+    It grows as the odds of keeping were raised, and falls more slowly as they were lowered: what the policy tries at a
+    low price is what the model is trained on.
+    """
+    exponent = torch.where(caution > 0, caution, FALL * caution).double()
+    return PRICE * exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp()
 
 
 def barrier_multiplier(phi: float, constraint_gradient: Tensor, objective_gradient: Tensor) -> float:
@@ -120,8 +126,12 @@ class QualityRule:
     slack_nats: float = 0.0
 
     def __call__(self, seen: Observation) -> Weights:
+        return Weights(float(price(seen.caution)), 1.0, self.violation(seen), remedy=1)
+
+    def violation(self, seen: Observation) -> float:
+        """In [-1, 2], see `Weights`."""
         allowed = max(self.slack * seen.quality + self.slack_nats, LEAST_ALLOWANCE * seen.quality, 1e-6)
-        return Weights(seen.price, 1.0, min(max(seen.quality_violation / allowed, -1.0), 2.0), remedy=1)
+        return min(max(seen.quality_violation / allowed, -1.0), 2.0)
 
 
 @dataclass(frozen=True)
@@ -131,8 +141,27 @@ class BudgetRule:
     budget: float
 
     def __call__(self, seen: Observation) -> Weights:
-        violation = (seen.cost - self.budget) / BUDGET_ALLOWANCE
-        return Weights(seen.price, 1.0, min(max(violation, -1.0), 1.0), remedy=-1)
+        violation = (float(seen.cost) - self.budget) / BUDGET_ALLOWANCE
+        return Weights(float(price(seen.caution)), 1.0, min(max(violation, -1.0), 1.0), remedy=-1)
+
+
+@dataclass(frozen=True)
+class DialRule:
+    """Rule `budget` for every knot of a dial at once and, where it has that, rule `quality` for `AUTO`.
+
+    What an input's quality gradient weighs, the `price` of what it was asked for, is in the gradient already.
+    """
+
+    dial: Dial
+    quality: QualityRule
+
+    def __call__(self, seen: Observation) -> Weights:
+        violation = ((seen.cost.double() - self.dial.knots.double()) / BUDGET_ALLOWANCE).clamp(-1, 1)
+        remedy = torch.full_like(violation, -1)
+        if self.dial.auto:
+            violation = torch.cat([violation, violation.new_tensor([self.quality.violation(seen)])])
+            remedy = torch.cat([remedy, remedy.new_ones(1)])
+        return Weights(1.0, 1.0, violation, remedy)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..config import LexicoPolicyCriterionConfig, SwitchableTaskConfig, check_range
 from ..criterions.objective import GenerationObjective
+from ..decisions import Decisions
 from ..errors import UserError
 from ..generation.decision_source import GreedyRecorder
 from ..generation.ngram_block import NGramBlock
@@ -196,7 +197,7 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         if model.encoder.embed_tokens.weight.is_cuda:
             samples = utils.move_to_cuda(samples)
         objective = self.build_objective(LexicoPolicyCriterionConfig(policy_cost_beam=beam))
-        return compare(model, objective, samples, self.cfg.seed)
+        return compare(model, objective, samples, self.cfg.seed, self.source.greedy)
 
     def check_generation(self, models: Any, args: Any) -> None:
         """Refuse what cannot work before generation starts.
@@ -225,7 +226,8 @@ class SwitchableTask(SwitchingTask, TranslationTask):
             raise UserError("--switch-report speaks of one model: give one checkpoint to --path")
         if self.cfg.switch_report is not None and getattr(args, "score_reference", False):
             raise UserError("--switch-report speaks of generation: leave out --score-reference")
-        self.source.check(switchable[0].encoder.space)
+        for model in switchable:
+            self.source.check(model.encoder.policy)
 
     def inference_step(
         self, generator: Any, models: Any, sample: dict[str, Any], prefix_tokens: Any = None, constraints: Any = None
@@ -236,8 +238,10 @@ class SwitchableTask(SwitchingTask, TranslationTask):
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
         src_tokens = sample["net_input"]["src_tokens"]
         decisions = self.run_decisions(models[0], sample)
-        greedy = GreedyRecorder(encoder.space, src_tokens.size(0)) if decisions is None and len(models) == 1 else None
-        sample = {**sample, "net_input": {**sample["net_input"], "decisions": greedy or decisions}}
+        greedy = None
+        if not isinstance(decisions, Decisions) and len(models) == 1:
+            decisions = greedy = GreedyRecorder(encoder.space, src_tokens.size(0), decisions.budgets)
+        sample = {**sample, "net_input": {**sample["net_input"], "decisions": decisions}}
         start = time.perf_counter()
         hypotheses = super().inference_step(generator, models, sample, prefix_tokens, constraints)
         synchronize(src_tokens.device)
@@ -250,5 +254,6 @@ class SwitchableTask(SwitchingTask, TranslationTask):
             lengths = encoder.lengths(src_tokens, steps, generator.beam_size)
             policy_flops = encoder.policy.flops() if greedy is not None else 0
             ran = greedy.decisions if greedy is not None else decisions
-            self.report.add(self.input_ids(sample), ran, models[0].geometry, lengths, policy_flops, seconds)
+            budgets = None if greedy is None else greedy.budgets
+            self.report.add(self.input_ids(sample), ran, models[0].geometry, lengths, policy_flops, seconds, budgets)
         return hypotheses

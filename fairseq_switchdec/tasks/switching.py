@@ -29,6 +29,7 @@ from ..errors import UserError
 from ..generation.decision_source import DecisionSource
 from ..generation.report import SwitchReport
 from ..models.bart.plain import can_become_switchable, name_switchable
+from ..policy import GreedyChoice
 from ..runtime.packing import PRECISIONS
 from .shards import even_shards, is_filler, without_weight
 
@@ -159,8 +160,8 @@ class SwitchingTask:
 
     # --- running a trained model ---
 
-    def run_decisions(self, model: Any, sample: dict[str, Any]) -> Decisions | None:
-        """What ``--switch-decisions`` says about a batch; None = greedy."""
+    def run_decisions(self, model: Any, sample: dict[str, Any]) -> Decisions | GreedyChoice:
+        """What ``--switch-decisions`` and ``--switch-budget`` say about a batch."""
         return self.source(model.encoder.space, self.input_ids(sample), lambda: self.greedy_decisions(model))
 
     def input_ids(self, sample: dict[str, Any]) -> Tensor:
@@ -186,7 +187,7 @@ class SwitchingTask:
         for sample in batches.next_epoch_itr(shuffle=False):
             tokens = sample["net_input"]["src_tokens"].to(device)
             with torch.no_grad():
-                decisions = model.encoder(tokens)["decisions"]
+                decisions = model.encoder(tokens, decisions=self.source.greedy(sample["id"]))["decisions"]
             table.update((index, decisions.select([row])) for row, index in enumerate(sample["id"].tolist()))
         return table
 

@@ -86,7 +86,7 @@ def test_both_finetunings_differ_in_the_policy_alone(monkeypatch: pytest.MonkeyP
     plain = vars(parse(commands.finetune_plain(path, path, path, 3)))
     switchable = vars(parse(commands.finetune_switchable(path, path, path, 3, "budget")))
     assert (plain["encoder_embed_dim"], plain["decoder_layers"]) == (commands.DIM, commands.LAYERS)
-    assert switchable["policy_lr"] == 2e-3 and switchable["policy_flops_budget"] == 0.7
+    assert switchable["policy_lr"] == 2e-3 and switchable["policy_flops_budget"] == "0.7"
     assert switchable["policy_rule"] == "budget" and switchable["policy_cost_beam"] == commands.BEAM
     ours = {name for name in switchable if name.startswith(("policy_", "switch_", "eval_rouge"))}
     differing = {name for name in plain if plain[name] != switchable[name]}
@@ -110,10 +110,10 @@ def test_every_rule_has_its_flags() -> None:
     from fairseq_switchdec.rl import RULES
 
     rules = commands.RULES
-    assert set(rules) == set(RULES)
+    assert set(rules) == {*RULES, "dial"}
     assert {word for flags in rules.values() for word in flags[::2]} <= {flag(f.name) for f in fields(LearningOptions)}
     runs = learning_check.parse_args(["--full"]).runs
-    assert sorted(runs) == sorted((rule, seed) for rule in RULES for seed in (1, 2))
+    assert sorted(runs) == sorted((rule, seed) for rule in rules for seed in (1, 2, 3))
     assert learning_check.parse_args(["--rule", "budget", "--seed", "5"]).runs == [("budget", 5)]
     with pytest.raises(SystemExit):
         learning_check.parse_args(["--full", "--seed", "5"])
@@ -137,7 +137,7 @@ def figures(nll: float, cost: float) -> dict[str, float]:
 def result(**changes):
     """A result that reaches every target by nothing."""
     measured = {"greedy": figures(0.53, 0.85), "shuffled": figures(0.84, 0.85), "random": figures(0.94, 0.85)}
-    values = {"rule": "quality", "seed": 1, "plain": 0.5, "types": {}, **measured, **changes}
+    values = {"rule": "quality", "seed": 1, "plain": 0.5, "types": {}, "budgets": {}, **measured, **changes}
     return report.Result(**values)
 
 
@@ -176,6 +176,10 @@ def test_table_shows_what_each_type_skips(tmp_path: Path) -> None:
     assert types["LAST"]["strategies"] == [0, 0, 1, 0, 0, 0, 0]
     text = report.markdown([result(types=types)])
     assert "all reached" in text and "| LAST | 0.50 | `█ ▄` | `█ ·` | last 20 %: 100% |" in text
+    asked = {"0.5": figures(0.62, 0.51), "auto": figures(0.55, 0.7)}
+    text = report.markdown([result(), result(rule="dial", seed=2, budgets=asked)])
+    assert "seed 2\n\n| --switch-budget | 0.5 | auto |\n|---|--:|--:|\n| cost | 0.510 | 0.700 |" in text
+    assert "| NLL | 0.620 | 0.550 |" in text and text.count("--switch-budget") == 1
     assert "missed: cost <= 0.85" in report.markdown([result(greedy=figures(0.53, 0.9), types=types)])
 
 
@@ -187,5 +191,5 @@ def test_pictures_of_all_results_and_of_what_the_first_decides(tmp_path: Path) -
     inputs = [{"id": i, "cost": 0.5, "tokens_dropped": 0.1, "token_strategy": 1, **keeps} for i in range(8)]
     (tmp_path / "switches").mkdir()
     (tmp_path / "switches" / "quality-1.json").write_text(json.dumps({"per_input": inputs}))
-    files = report.draw(tmp_path, [result(), result(rule="budget", seed=2)])
+    files = report.draw(tmp_path, [result(), result(rule="budget", seed=2, budgets={"0.5": figures(0.6, 0.5)})])
     assert [(tmp_path / name).read_bytes()[:4] for name in files] == [b"\x89PNG"] * 2

@@ -100,7 +100,7 @@ def test_fairseq_parses_the_training(build, budget, rule, monkeypatch):
     plain = build is commands.finetune_plain
     assert (args.policy_decisions == "keep-all") == plain
     if not plain:
-        assert args.policy_rule == rule and (budget == 0 or args.policy_flops_budget == budget)
+        assert args.policy_rule == rule and (budget == 0 or args.policy_flops_budget == str(budget))
 
 
 def test_what_was_skipped_in_words():

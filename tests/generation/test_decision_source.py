@@ -12,13 +12,14 @@ import torch
 from fairseq_switchdec.decisions import Decisions, DecisionSpace
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.generation.decision_source import DecisionSource, GreedyRecorder, permuted
-from fairseq_switchdec.policy import DecisionDistribution
+from fairseq_switchdec.policy import DecisionDistribution, GreedyChoice
 
 SPACE = DecisionSpace(3, 2)
 
 
-def source(choice: str, seed: int = 1, keep: float = 0.6) -> DecisionSource:
-    return DecisionSource(SimpleNamespace(switch_decisions=choice, seed=seed, switch_random_keep=keep))
+def source(choice: str, seed: int = 1, keep: float = 0.6, budget: str | None = None) -> DecisionSource:
+    options = {"switch_decisions": choice, "seed": seed, "switch_random_keep": keep, "switch_budget": budget}
+    return DecisionSource(SimpleNamespace(**options))
 
 
 def no_greedy() -> dict[int, Decisions]:
@@ -30,7 +31,8 @@ def entry(**changes: Any) -> dict[str, Any]:
 
 
 def test_greedy_is_left_to_the_model():
-    assert source("greedy")(SPACE, torch.arange(3), no_greedy) is None
+    choice = source("greedy")(SPACE, torch.arange(3), no_greedy)
+    assert isinstance(choice, GreedyChoice) and choice.budgets is None
 
 
 def test_keep_all():

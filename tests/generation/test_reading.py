@@ -15,6 +15,7 @@ from support import DATA_FLAGS, SWITCHABLE_FLAGS, run_command
 from fairseq_switchdec.cost import Geometry, Lengths
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.generation.reading import compare, comparison, comparison_line, path_counts
+from fairseq_switchdec.policy import GreedyChoice
 
 SPACE = DecisionSpace(3, 2)
 
@@ -31,7 +32,7 @@ class MadeUp:
 
     def loss(self, model, sample, decisions):
         own = [own_path(index) for index in sample["id"].tolist()]
-        ran = type(own[0]).cat(own) if decisions is None else decisions
+        ran = type(own[0]).cat(own) if isinstance(decisions, GreedyChoice) else decisions
         right = [ran.select([row]).equal(path) for row, path in enumerate(own)]
         return SimpleNamespace(decisions=ran, quality=torch.tensor([1.0 if is_own else 3.0 for is_own in right]))
 
@@ -45,7 +46,7 @@ class MadeUp:
 def made_up(batch_size: int):
     ids = torch.tensor([5, 3, 8, 0, 1, 4, 10, 7, 2])
     model = SimpleNamespace(eval=lambda: None, policy=SimpleNamespace(flops=lambda: 100))
-    return compare(model, MadeUp(), [{"id": part} for part in ids.split(batch_size)], seed=1)
+    return compare(model, MadeUp(), [{"id": part} for part in ids.split(batch_size)], 1, lambda ids: GreedyChoice())
 
 
 def test_losses_of_each_kind():

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from fairseq_switchdec.cost import Geometry, Lengths, cost, expected_cost
 from fairseq_switchdec.decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
-from fairseq_switchdec.policy import SwitchPolicy, input_uniforms
+from fairseq_switchdec.dial import AUTO, Dial
+from fairseq_switchdec.policy import DecisionDistribution, SwitchPolicy, input_uniforms
 from fairseq_switchdec.rl import (
     BudgetRule,
+    DialRule,
     Evidence,
     LearnerState,
     Observation,
@@ -27,6 +29,7 @@ from fairseq_switchdec.rl import (
     QualityRule,
     Weights,
     policy_gradients,
+    price,
 )
 
 SPACE = DecisionSpace(3, 2)
@@ -68,6 +71,12 @@ def path_loss(types: Tensor, decisions: Decisions) -> Tensor:
 def path_cost(decisions: Decisions) -> Tensor:
     """Cost of inputs of one length, so that each type has one best decision: (B,)."""
     return cost(GEOMETRY, decisions, lengths(len(decisions))).float()
+
+
+def expected_costs(distribution: DecisionDistribution) -> Tensor:
+    """What a policy expects to run: (B,)."""
+    keep, tokens = distribution.probabilities()
+    return expected_cost(GEOMETRY, SPACE, keep, tokens, lengths(len(keep)))
 
 
 def lengths(inputs: int) -> Lengths:
@@ -125,46 +134,61 @@ UPDATES, INPUTS, STATISTICS_UPDATES = 300, 192, 5
 LEARNING_RATE, FLOOR, KEEP_ALL_SHARE, NOISE = 1e-2, 0.02, 0.25, 0.1
 
 
-def learn(rule: Callable[[Observation], Weights], seed: int) -> Decisions:
-    """Each type's greedy decision after learning."""
+def learn(rule: Callable[[Observation], Weights], seed: int, dial: Dial | None = None) -> SwitchPolicy:
+    """A policy after learning."""
     torch.manual_seed(seed)
     embedding = torch.eye(TYPES, FEATURES)
-    policy = SwitchPolicy(SPACE, FEATURES, 32)
+    policy = SwitchPolicy(SPACE, FEATURES, 32, dial=dial)
     learner = PolicyLearner(policy, LearnerState(policy), rule, LEARNING_RATE, STATISTICS_UPDATES * INPUTS)
     for update in range(UPDATES):
         types = torch.randint(TYPES, (INPUTS,))
         features = (embedding[types] + 0.1 * torch.randn(INPUTS, FEATURES)).unsqueeze(1)
         ids = torch.arange(update * INPUTS, (update + 1) * INPUTS)
-        uniforms = input_uniforms(seed, update, ids, SPACE.num_sublayers + 2)
-        learner.accumulate(evidence(policy, types, features, uniforms))
+        uniforms = input_uniforms(seed, update, ids, SPACE.num_sublayers + 3)
+        learner.accumulate(evidence(policy, learner.state, types, features, uniforms))
         progress = min(1.0, update / (0.9 * UPDATES))
         learner.step(LEARNING_RATE * (1 - progress), progress)
-    return SPACE.decisions(*policy(embedding.unsqueeze(1)).greedy())
+    return policy
 
 
-def evidence(policy: SwitchPolicy, types: Tensor, features: Tensor, uniforms: Tensor) -> Evidence:
+def decided(policy: SwitchPolicy, budget: float | None = None) -> Decisions:
+    """Each type's greedy decision."""
+    budgets = None if budget is None else torch.full((TYPES,), budget)
+    return SPACE.decisions(*policy(torch.eye(TYPES, FEATURES).unsqueeze(1), budgets).greedy())
+
+
+def evidence(policy: SwitchPolicy, state: LearnerState, types: Tensor, features: Tensor, uniforms: Tensor) -> Evidence:
     """What the criterion gathers, with losses from the tables."""
-    keep_all = uniforms[:, -1] < KEEP_ALL_SHARE
-    distribution = policy(features)
-    exploration = OneDeviation(uniforms[:, :-1], keep_all, FLOOR, SPACE, policy.stages)
+    keep_all, dial = uniforms[:, -2] < KEEP_ALL_SHARE, policy.dial
+    budgets = None if dial is None else dial.draw(uniforms[:, -1], keep_all)
+    distribution = policy(features, budgets)
+    exploration = OneDeviation(uniforms[:, :-2], keep_all, FLOOR, SPACE, policy.stages, budgets)
     chosen = exploration(distribution, policy.stages[0])
     sampled, greedy = (SPACE.decisions(*choice) for choice in (chosen, distribution.greedy()))
     losses = [path_loss(types, path) + NOISE * torch.randn(len(types)) for path in (sampled, greedy)]
     costs = [path_cost(path) for path in (sampled, greedy)]
-    differences = torch.stack([losses[0] - losses[1], costs[0] - costs[1]], dim=1)
+    worse = losses[0] - losses[1]
+    held = [costs[1].sum().view(1), expected_costs(distribution).sum().view(1)]
+    if dial is not None and budgets is not None:
+        worse = worse * (dial.columns(budgets) @ price(state.caution[0]).float())
+        asked = [policy(features, knot.expand(len(types))) for knot in dial.knots]
+        greedies = [path_cost(SPACE.decisions(*distribution.greedy())) for distribution in asked]
+        held = [torch.stack(each).sum(1) for each in (greedies, [*map(expected_costs, asked)])]
+    differences = torch.stack([worse, costs[0] - costs[1]], dim=1)
     return Evidence(
         gradients=policy_gradients(
             policy,
             features,
             lambda distribution: exploration.surrogate(distribution, SPACE, sampled),
             differences * ~keep_all.unsqueeze(1),
+            budgets,
         ),
         sampled=int((~keep_all).sum()),
         violation=float(((losses[1] - losses[0] * (1 + SLACK)) * keep_all).sum()),
         compared=int(keep_all.sum()),
         quality=float(losses[1].sum()),
-        cost=float(costs[1].sum()),
-        expected_cost=float(expected_cost(GEOMETRY, SPACE, *distribution.probabilities(), lengths(len(types))).sum()),
+        cost=held[0],
+        expected_cost=held[1],
         inputs=len(types),
         features=features,
     )
@@ -177,13 +201,27 @@ BUDGET = 0.6
 @pytest.mark.parametrize("seed", [0, 1])
 def test_quality_finds_the_cheapest_decisions_within_the_bound(seed: int) -> None:
     best = enumerated_best("cost", KEEP_ALL_LOSS * (1 + SLACK))
-    assert learn(QualityRule(), seed).to_json() == best.to_json()
+    assert decided(learn(QualityRule(), seed)).to_json() == best.to_json()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_budget_finds_the_best_decisions_within_the_budget(seed: int) -> None:
     best = enumerated_best("loss", BUDGET)
-    assert learn(BudgetRule(BUDGET), seed).to_json() == best.to_json()
+    assert decided(learn(BudgetRule(BUDGET), seed)).to_json() == best.to_json()
+
+
+def test_one_policy_finds_good_decisions_for_every_budget() -> None:
+    """Left to itself the best ones; for a budget nothing vital is skipped, and more is not worse."""
+    dial, types = Dial(BUDGET, 1.0, auto=True), torch.arange(TYPES)
+    policy = learn(DialRule(dial, QualityRule()), 0, dial)
+    assert decided(policy, AUTO).to_json() == enumerated_best("cost", KEEP_ALL_LOSS * (1 + SLACK)).to_json()
+    assert decided(policy, 1.0).equal(SPACE.keep_all(TYPES))
+    losses = []
+    for budget in (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95):
+        path = decided(policy, budget)
+        losses.append(float(path_loss(types, path).mean()))
+        assert float(path_cost(path).mean()) == pytest.approx(budget, abs=0.045), "a type's tokens are worth 0.04"
+    assert losses == sorted(losses, reverse=True) and losses[0] < KEEP_ALL_LOSS + VITAL / TYPES / 4
 
 
 def test_the_problem_is_what_it_is_said_to_be() -> None:

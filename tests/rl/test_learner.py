@@ -68,8 +68,8 @@ class Setup:
                 violation=float(draw()) * (index % 4 == 0),
                 compared=int(index % 4 == 0),
                 quality=float(draw().abs()),
-                cost=float(draw().sigmoid()),
-                expected_cost=float(draw().sigmoid()),
+                cost=draw(1).sigmoid(),
+                expected_cost=draw(1).sigmoid(),
                 inputs=1,
                 features=draw(1, len(self.policy.stages), DIM) * 2 + 3,
             )
@@ -79,7 +79,7 @@ class Setup:
 
 def merge(parts: Sequence[Evidence]) -> Evidence:
     """The evidence of a batch made of these."""
-    names = ("gradients", *SCALARS)
+    names = ("gradients", "cost", "expected_cost", *SCALARS)
     sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
     return Evidence(**sums, features=torch.cat([part.features for part in parts]))
 
@@ -222,9 +222,9 @@ def test_averages_by_hand(settled: float) -> None:
         assert seen.quality_violation == pytest.approx(violation, rel=1e-5)
         assert seen.quality == pytest.approx(quality, rel=1e-5)
         assert seen.best_quality == pytest.approx(best, rel=1e-5)
-        greedy_cost = float(average([torch.tensor(one.cost / one.inputs) for one in so_far]))
-        expected_cost = float(average([torch.tensor(one.expected_cost / one.inputs) for one in so_far]))
-        assert seen.cost == pytest.approx(settled * greedy_cost + (1 - settled) * expected_cost, rel=1e-5)
+        greedy_cost = float(average([one.cost / one.inputs for one in so_far]))
+        expected_cost = float(average([one.expected_cost / one.inputs for one in so_far]))
+        assert float(seen.cost) == pytest.approx(settled * greedy_cost + (1 - settled) * expected_cost, rel=1e-5)
         assert logged["violation"] == seen.quality_violation
         assert logged["gradient_quality"] == pytest.approx(float(quality_gradient.norm()), rel=1e-5)
         assert logged["gradient_cost"] == pytest.approx(float(cost_gradient.norm()), rel=1e-5)
@@ -251,7 +251,7 @@ def test_a_checkpoint_from_before_costs_were_expected_goes_on_with_what_is_measu
     setup.state.expected_average.zero_()
     evidence = merge(setup.evidence(1))
     update(setup, evidence, settled=0.0)
-    assert setup.seen[-1].cost == pytest.approx(evidence.expected_cost / evidence.inputs, rel=1e-5)
+    assert float(setup.seen[-1].cost) == pytest.approx(float(evidence.expected_cost) / evidence.inputs, rel=1e-5)
 
 
 def test_a_new_training_forgets() -> None:

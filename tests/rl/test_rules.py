@@ -21,7 +21,8 @@ def observation(**changes: Any) -> Observation:
         quality_violation=0.0,
         quality=2.0,
         best_quality=2.0,
-        cost=0.7,
+        cost=torch.tensor([0.7]),
+        caution=torch.zeros(1),
     )
     return Observation(**{**values, **changes})
 
@@ -45,7 +46,7 @@ def test_quality_rule_measures_the_violation_in_units_of_its_slack(
 )
 @pytest.mark.parametrize("rule", [QualityRule(), BudgetRule(0.7)])
 def test_the_price_follows_caution(rule: QualityRule | BudgetRule, caution: float, factor: float) -> None:
-    weights = rule(observation(caution=caution))
+    weights = rule(observation(caution=torch.tensor([caution])))
     assert (weights.quality, weights.cost) == (pytest.approx(PRICE * factor), 1.0)
 
 
@@ -56,7 +57,7 @@ def test_a_slack_of_zero_still_has_a_unit() -> None:
 
 @pytest.mark.parametrize("cost, violation", [(0.7, 0), (0.75, 1), (0.72, 0.4), (1.0, 1), (0.66, -0.8), (0.1, -1)])
 def test_budget_rule_measures_the_distance_from_its_budget(cost: float, violation: float) -> None:
-    weights = BudgetRule(0.7)(observation(cost=cost))
+    weights = BudgetRule(0.7)(observation(cost=torch.tensor([cost], dtype=torch.double)))
     assert weights == (PRICE, 1.0, pytest.approx(violation), -1), "and keeping less remedies it"
 
 
@@ -71,7 +72,9 @@ def test_eq7_rule(quality: float, expected: float) -> None:
 
 @pytest.mark.parametrize("weight", [0.0, 0.2, 1.5])
 def test_fixed_rule_looks_at_nothing(weight: float) -> None:
-    worst = observation(quality_violation=9.0, quality=50.0, cost=1.0, cost_gradient=torch.full((3,), float("nan")))
+    worst = observation(
+        quality_violation=9.0, quality=50.0, cost=torch.ones(1), cost_gradient=torch.full((3,), float("nan"))
+    )
     assert FixedRule(weight)(worst) == (1.0, weight, 0.0, 0)
 
 

@@ -21,11 +21,12 @@ from ...config import DecisionOptions, build_space, check_range
 from ...cost import Geometry
 from ...decisions import Decisions
 from ...errors import UserError
-from ...policy import Chooser, SwitchPolicy
+from ...policy import Chooser
 from ..decoder import SwitchableDecoder
 from ..embeddings import Embeddings
 from ..encoder import SwitchableEncoder
 from ..hub import SwitchableHubInterface
+from ..options import build_policy
 from ..switchable import SwitchableModel
 from .plain import UNSUPPORTED, drop_duplicates, read_switchable, split_projections
 
@@ -96,7 +97,7 @@ class SwitchableBARTModel(SwitchableModel, BARTModel):
             src_dict,
             embeddings(cfg, cfg.encoder, embed_tokens, cfg.max_source_positions),
             [SwitchableEncoderLayer(config, index) for index in range(cfg.encoder.layers)],
-            SwitchPolicy(space, cfg.encoder.embed_dim, args.switch_policy_dim, bool(args.switch_per_layer)),
+            build_policy(args, space, cfg.encoder.embed_dim),
             max_positions=cfg.max_source_positions,
             checkpoint_activations=cfg.checkpoint_activations,
         )

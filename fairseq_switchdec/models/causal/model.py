@@ -15,9 +15,8 @@ from ...blocks import LayerConfig, RMSNorm, Rotary, SwitchableCausalLayer, activ
 from ...config import build_space, flag
 from ...cost import Geometry
 from ...errors import UserError
-from ...policy import SwitchPolicy
 from ..embeddings import Embeddings
-from ..options import COMMON, Option, add_options, fill, fill_decisions, symbols
+from ..options import COMMON, Option, add_options, build_policy, fill, fill_decisions, symbols
 from ..switchable import SwitchableModel
 from .prompt import PromptFormat
 from .stack import ContinuationDecoder, PromptEncoder
@@ -145,7 +144,7 @@ class SwitchableCausalModel(SwitchableModel, FairseqEncoderDecoderModel):
             dictionary,
             Embeddings(nn.Embedding(len(dictionary), dim), positions, dropout=args.dropout),
             [SwitchableCausalLayer(config, index, rotary) for index in range(args.decoder_layers)],
-            SwitchPolicy(space, dim, args.switch_policy_dim, bool(args.switch_per_layer)),
+            build_policy(args, space, dim),
             prompts,
             config.norm(dim),
             args.checkpoint_activations,

@@ -22,11 +22,10 @@ from ...config import build_space
 from ...cost import Geometry
 from ...decisions import DecisionSpace
 from ...errors import UserError
-from ...policy import SwitchPolicy
 from ..decoder import SwitchableDecoder
 from ..embeddings import Embeddings
 from ..encoder import SwitchableEncoder
-from ..options import COMMON, Option, add_options, fill, fill_decisions, symbols
+from ..options import COMMON, Option, add_options, build_policy, fill, fill_decisions, symbols
 from ..switchable import SwitchableModel
 
 SIDES = {
@@ -131,7 +130,7 @@ def build_encoder(args: Any, dictionary: Any, embeddings: Embeddings, space: Dec
         dictionary,
         embeddings,
         [SwitchableEncoderLayer(config, index) for index in range(args.encoder_layers)],
-        SwitchPolicy(space, dim, args.switch_policy_dim, bool(args.switch_per_layer)),
+        build_policy(args, space, dim),
         max_positions=args.max_source_positions,
         layer_norm=config.norm(dim),
         relative_positions=relative_bias(args, bidirectional=True),
