@@ -184,13 +184,15 @@ class LexicoPolicyCriterion(FairseqCriterion):
         if policy.dial is not None:
             asked = policy.dial.columns(exploration.budgets).double()
             worse = worse * (asked @ price(model.learner_state.caution[0]).cpu()).to(worse)
-        gradients = policy_gradients(
+        advantages = torch.stack([worse, sampled_cost - greedy_cost], dim=1) * (rows & other).unsqueeze(1)
+        odd = (sample["id"].to(rows.device) % 2).unsqueeze(1)
+        gradients, half = policy_gradients(
             policy,
             sampled.features,
             lambda distribution: exploration.surrogate(distribution, policy.space, sampled.decisions),
-            torch.stack([worse, sampled_cost - greedy_cost], dim=1) * (rows & other).unsqueeze(1),
+            torch.cat([advantages, advantages * odd], dim=1),
             exploration.budgets,
-        )
+        ).split(2)
         distribution = policy(sampled.features, exploration.budgets)
         if policy.dial is None:
             expected = self.expected_cost(policy, geometry, lengths, distribution)
@@ -209,6 +211,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         log["entropy"] = distribution.entropy(policy.space).sum()
         return Evidence(
             gradients=gradients,
+            half=half,
             sampled=log["sampled"],
             violation=float(((greedy.quality - bound) * ~rows).sum()),
             compared=int((~explored).sum()),

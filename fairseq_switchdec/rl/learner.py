@@ -87,6 +87,8 @@ class Evidence:
 
     Attributes:
         gradients: (2, P), `policy_gradients` for quality and for cost, over ``sampled`` inputs.
+        half: (2, P), the same over those of them with an odd id: how far the two halves of an update disagree says how
+            noisy its gradients are.
         sampled: inputs whose loss was measured on a path that training tried.
         violation: sum of q - c over the ``compared`` inputs, whose keep-all loss is known.
         compared: number of those.
@@ -98,6 +100,7 @@ class Evidence:
     """
 
     gradients: Tensor
+    half: Tensor
     sampled: int
     violation: float
     compared: int
@@ -116,7 +119,7 @@ class Evidence:
         features = self.features.double()
         scalars = [getattr(self, name) for name in SCALARS]
         costs = (self.cost, self.expected_cost)
-        parts = (torch.tensor(scalars, dtype=torch.float64), *costs, self.gradients, features.sum(0))
+        parts = (torch.tensor(scalars, dtype=torch.float64), *costs, self.gradients, self.half, features.sum(0))
         return torch.cat([part.to(features).flatten() for part in (*parts, features.square().sum(0))])
 
 
@@ -181,7 +184,9 @@ class PolicyLearner:
             all_reduce: sum of a float64 vector over all ranks; every rank must call.
 
         Returns:
-            the rule's weights, gradient norms and constraint, for logging; empty while statistics are gathered.
+            the rule's weights, gradient norms and constraint, for logging; empty while statistics are gathered. The
+            gradients' norms are those of their averages over updates; ``noise`` is the length of the standard error
+            of this update's.
         """
         totals = self.totals
         if totals is None:  # a rank whose micro-batches were all dummies still takes part
@@ -192,7 +197,7 @@ class PolicyLearner:
         sampled, violation, compared, quality, inputs = totals[: len(SCALARS)].tolist()
         if inputs == 0 or not bool(totals.isfinite().all()):  # one NaN would stay in the averages for good
             return {}
-        cost, expected, gradients, feature_sum, feature_square_sum = self._split(totals[len(SCALARS) :])
+        cost, expected, gradients, half, feature_sum, feature_square_sum = self._split(totals[len(SCALARS) :])
         if not self.standardized and self.state.feature_count < self.statistics_inputs:
             self._gather_statistics(inputs, feature_sum, feature_square_sum)
             return {}
@@ -209,24 +214,27 @@ class PolicyLearner:
         self.state.weights.copy_(torch.tensor([weights.quality, weights.cost]))
         self._move(weights.quality * seen.quality_gradient + weights.cost * seen.cost_gradient, learning_rate)
         self._be_cautious(weights, learning_rate)
+        noise = ((gradients - 2 * half) / max(sampled, 1)).norm(dim=1).tolist()
         return {
             "weight_quality": weights.quality,
             "weight_cost": weights.cost,
             "violation": seen.quality_violation,
             "gradient_quality": float(seen.quality_gradient.norm()),
             "gradient_cost": float(seen.cost_gradient.norm()),
+            "noise_quality": noise[0],
+            "noise_cost": noise[1],
             "caution": float(self.state.caution.sum(0).mean()),
         }
 
     def _sizes(self) -> list[int]:
         """Of the parts of `Evidence.totals` after the scalars."""
         costs, features = self.state.expected_average.numel() - 1, self.state.feature_sum.numel()
-        return [costs, costs, 2 * self.flat.numel(), features, features]
+        return [costs, costs, 2 * self.flat.numel(), 2 * self.flat.numel(), features, features]
 
-    def _split(self, totals: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        cost, expected, gradients, feature_sum, feature_square_sum = totals.split(self._sizes())
-        shape = self.state.feature_sum.shape
-        return cost, expected, gradients.view(2, -1), feature_sum.view(shape), feature_square_sum.view(shape)
+    def _split(self, totals: Tensor) -> tuple[Tensor, ...]:
+        cost, expected, gradients, half, *features = totals.split(self._sizes())
+        features = [each.view(self.state.feature_sum.shape) for each in features]
+        return cost, expected, gradients.view(2, -1), half.view(2, -1), *features
 
     def _gather_statistics(self, inputs: float, feature_sum: Tensor, feature_square_sum: Tensor) -> None:
         state, policy = self.state, self.policy

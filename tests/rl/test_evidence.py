@@ -112,10 +112,16 @@ def test_evidence_by_hand(
     differences = torch.stack([sampled.quality - greedy.quality, (costs[0] - costs[1]).float()], dim=1)
     ((_, features, _, advantages, budgets),) = gradients.calls
     assert budgets is None
-    assert_close(advantages, differences * explored.unsqueeze(1))
-    expected = policy_gradients(policy, features, lambda d: exploration.surrogate(d, space, tried), advantages)
+    assert_close(advantages[:, :2], differences * explored.unsqueeze(1))
+    expected = policy_gradients(policy, features, lambda d: exploration.surrogate(d, space, tried), advantages[:, :2])
     assert expected.any()
     assert_close(evidence.gradients, expected)
+    odd = [row for row, index in enumerate(sample["id"].tolist()) if index % 2]
+    alone = torch.zeros_like(advantages[:, :2])
+    alone[odd] = advantages[odd, :2]
+    assert_close(
+        evidence.half, policy_gradients(policy, features, lambda d: exploration.surrogate(d, space, tried), alone)
+    )
     assert float(evidence.cost) == pytest.approx(float(costs[1].sum()), rel=1e-5)
     between = expected_cost(model.geometry, space, *distribution.probabilities(), lengths, policy.flops())
     assert float(evidence.expected_cost) == pytest.approx(float(between.sum()), rel=1e-5)

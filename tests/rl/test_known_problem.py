@@ -183,6 +183,7 @@ def evidence(policy: SwitchPolicy, state: LearnerState, types: Tensor, features:
             differences * ~keep_all.unsqueeze(1),
             budgets,
         ),
+        half=torch.zeros(2, sum(parameter.numel() for parameter in policy.parameters())),
         sampled=int((~keep_all).sum()),
         violation=float(((losses[1] - losses[0] * (1 + SLACK)) * keep_all).sum()),
         compared=int(keep_all.sum()),

@@ -64,6 +64,7 @@ class Setup:
         return [
             Evidence(
                 gradients=draw(2, self.theta.numel()) * (index % 4 > 0),
+                half=torch.zeros(2, self.theta.numel()),
                 sampled=int(index % 4 > 0),
                 violation=float(draw()) * (index % 4 == 0),
                 compared=int(index % 4 == 0),
@@ -79,7 +80,7 @@ class Setup:
 
 def merge(parts: Sequence[Evidence]) -> Evidence:
     """The evidence of a batch made of these."""
-    names = ("gradients", "cost", "expected_cost", *SCALARS)
+    names = ("gradients", "half", "cost", "expected_cost", *SCALARS)
     sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
     return Evidence(**sums, features=torch.cat([part.features for part in parts]))
 
@@ -252,6 +253,18 @@ def test_a_checkpoint_from_before_costs_were_expected_goes_on_with_what_is_measu
     evidence = merge(setup.evidence(1))
     update(setup, evidence, settled=0.0)
     assert float(setup.seen[-1].cost) == pytest.approx(float(evidence.expected_cost) / evidence.inputs, rel=1e-5)
+
+
+def test_noise_is_how_far_the_halves_of_an_update_disagree() -> None:
+    """Of 400 inputs whose gradients are drawn, the standard error of their mean."""
+    setup, spread = Setup(), torch.tensor([[2.0], [0.5]])
+    parameters = setup.theta.numel()
+    each = 3.0 + spread * torch.randn(400, 2, parameters, generator=torch.Generator().manual_seed(1))
+    evidence = replace(merge(setup.evidence(0)), gradients=each.sum(0), half=each[::2].sum(0), sampled=400)
+    logged = update(setup, evidence)
+    for name, deviation in zip(("quality", "cost"), spread.flatten().tolist()):
+        assert logged[f"noise_{name}"] == pytest.approx(deviation * (parameters / 400) ** 0.5, rel=0.15)
+    assert logged["gradient_quality"] == pytest.approx(3 * parameters**0.5, rel=0.05)
 
 
 def test_a_new_training_forgets() -> None:
