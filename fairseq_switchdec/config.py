@@ -83,6 +83,10 @@ class LearningOptions(FairseqDataclass):
         "rule budget: share of the keep-all FLOPs to stay within, in (0, 1]; a range such as 0.4:1.0 trains one policy "
         "for all of it, which --switch-budget then asks for (and with rule quality for its own choice too: auto)",
     )
+    policy_cost: str = option(
+        "flops",
+        "what a path costs: flops, or the FILE of a machine's seconds that python -m fairseq_switchdec calibrate wrote",
+    )
     policy_lambda: float = option(0.2, "rule fixed: the constant weight of the cost (Table 8 has 0.2, 1.0, 1.5)")
     policy_decisions: str = option(
         "learned", "path the model is trained on: learned (what the policy tries), random (Table 8), keep-all"
@@ -147,6 +151,12 @@ class RunOptions(SwitchOptions):
         64,
         "inputs whose targets --switch-report compares under the policy's decisions, another input's and the most "
         "frequent path, before generation: whether the policy reads its input; 0: none",
+    )
+    switch_seconds: Optional[str] = option(
+        None, "FILE of this machine's seconds (python -m fairseq_switchdec calibrate): --switch-report shows those too"
+    )
+    switch_seconds_force: bool = option(
+        False, "take it though it was measured on another machine, or with another precision or beam"
     )
     eval_rouge: bool = option(False, "generate for the validation set and log rouge1, rouge2 and rougeL")
     eval_rouge_args: str = option(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -45,10 +46,34 @@ class Geometry:
     key_dim: int = 0
     ffn_products: int = 2
 
+    def spend(self, keep: Keep, lengths: Lengths, policy_flops: int = 0) -> Tensor:
+        """`flops`."""
+        return flops(self, keep, lengths, policy_flops)
+
     def attention_dims(self, dim: int) -> tuple[int, int]:
         """Sizes of queries and of keys in a layer whose own size is ``dim``."""
         queries = self.attention_dim or dim
         return queries, self.key_dim or queries
+
+
+class Prices(Protocol):
+    """What everything that a path runs takes, in one unit: FLOPs (`Geometry`), or seconds on one machine
+    (`fairseq_switchdec.seconds.Seconds`).
+    """
+
+    @property
+    def encoder_layers(self) -> int:
+        """See `Geometry`."""
+        ...
+
+    @property
+    def decoder_layers(self) -> int:
+        """See `Geometry`."""
+        ...
+
+    def spend(self, keep: Keep, lengths: Lengths, policy_flops: int = 0) -> Tensor:
+        """What each input's path takes: float64 (B,); ``policy_flops`` is not 0 where the policy decided."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -112,7 +137,7 @@ class Keep:
         return cls(attention, ffn, cross_attention, (lengths.source - dropped).double())
 
     @classmethod
-    def uniform(cls, geometry: Geometry, lengths: Lengths, share: float, token_strategy: int = 0) -> Keep:
+    def uniform(cls, geometry: Prices, lengths: Lengths, share: float, token_strategy: int = 0) -> Keep:
         """Every sublayer runs with probability ``share``; the first encoder layer always."""
         batch = lengths.source.numel()
         layers = torch.full((batch, geometry.encoder_layers + geometry.decoder_layers), share, dtype=torch.double)
@@ -157,50 +182,50 @@ def flops(geometry: Geometry, keep: Keep, lengths: Lengths, policy_flops: int = 
     return 2 * macs + policy_flops
 
 
-def cost(geometry: Geometry, decisions: Decisions, lengths: Lengths, policy_flops: int = 0) -> Tensor:
-    """Each input's FLOPs as a share of its keep-all path's: float64 (B,) in (0, 1]."""
-    path = flops(geometry, Keep.of(decisions, lengths), lengths, policy_flops)
-    return path / flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths, policy_flops)
+def cost(prices: Prices, decisions: Decisions, lengths: Lengths, policy_flops: int = 0) -> Tensor:
+    """What each input takes, as a share of its keep-all path: float64 (B,) in (0, 1]."""
+    path = prices.spend(Keep.of(decisions, lengths), lengths, policy_flops)
+    return path / prices.spend(Keep.uniform(prices, lengths, 1.0), lengths, policy_flops)
 
 
 def expected_cost(
-    geometry: Geometry,
+    prices: Prices,
     space: DecisionSpace,
     keep: Tensor,
     tokens: Tensor | None,
     lengths: Lengths,
     policy_flops: int = 0,
 ) -> Tensor:
-    """Each input's `cost` expected of independent decisions, float64 (B,): a path's FLOPs are linear in whether each
+    """Each input's `cost` expected of independent decisions, float64 (B,): what a path takes is linear in whether each
     sublayer runs, and there are seven token strategies.
 
     Args:
         keep: (B, num_sublayers), probabilities of running.
         tokens: (B, 7), probabilities of the token strategies; None where all tokens are kept.
     """
-    strategies = strategy_costs(geometry, space, keep, lengths, policy_flops)
+    strategies = strategy_costs(prices, space, keep, lengths, policy_flops)
     if tokens is None or not space.token_open:
         return strategies[:, 0]
     return (tokens.cpu().double() * strategies).sum(1)
 
 
-def least_cost(geometry: Geometry, space: DecisionSpace, lengths: Lengths, policy_flops: int = 0) -> Tensor:
+def least_cost(prices: Prices, space: DecisionSpace, lengths: Lengths, policy_flops: int = 0) -> Tensor:
     """Each input's `cost` when all that may be skipped is, float64 (B,)."""
     nothing = torch.zeros(len(lengths.source), space.num_sublayers)
-    return strategy_costs(geometry, space, nothing, lengths, policy_flops).amin(1)
+    return strategy_costs(prices, space, nothing, lengths, policy_flops).amin(1)
 
 
 def strategy_costs(
-    geometry: Geometry, space: DecisionSpace, keep: Tensor, lengths: Lengths, policy_flops: int = 0
+    prices: Prices, space: DecisionSpace, keep: Tensor, lengths: Lengths, policy_flops: int = 0
 ) -> Tensor:
     """Each input's `cost` expected under each token strategy that is open, float64 (B, 7) or (B, 1).
 
     Args:
         keep: (B, num_sublayers), probabilities of running.
     """
-    whole = flops(geometry, Keep.uniform(geometry, lengths, 1.0), lengths, policy_flops)
+    whole = prices.spend(Keep.uniform(prices, lengths, 1.0), lengths, policy_flops)
     paths = [
-        flops(geometry, Keep.expected(space, keep, strategy, lengths), lengths, policy_flops) / whole
+        prices.spend(Keep.expected(space, keep, strategy, lengths), lengths, policy_flops) / whole
         for strategy in range(NUM_TOKEN_STRATEGIES if space.token_open else 1)
     ]
     return torch.stack(paths, dim=1)
@@ -235,22 +260,22 @@ class Skipped:
         return cls(1 - attention.mean(1), 1 - decisions.ffn_keep.double().mean(1), dropped / lengths.source)
 
 
-def expected_random_cost(geometry: Geometry, lengths: Lengths, keep: float) -> float:
+def expected_random_cost(prices: Prices, lengths: Lengths, keep: float) -> float:
     """Expected mean cost of `policy.random_decisions` with keep probability ``keep`` and everything open."""
-    space, batch = DecisionSpace(geometry.encoder_layers, geometry.decoder_layers), len(lengths.source)
+    space, batch = DecisionSpace(prices.encoder_layers, prices.decoder_layers), len(lengths.source)
     tokens = torch.full((batch, NUM_TOKEN_STRATEGIES), (1 - keep) / (NUM_TOKEN_STRATEGIES - 1), dtype=torch.double)
     tokens[:, 0] = keep
     sublayers = torch.full((batch, space.num_sublayers), keep, dtype=torch.double)
-    return float(expected_cost(geometry, space, sublayers, tokens, lengths).mean())
+    return float(expected_cost(prices, space, sublayers, tokens, lengths).mean())
 
 
-def keep_probability_for_cost(geometry: Geometry, lengths: Lengths, target_cost: float) -> float:
+def keep_probability_for_cost(prices: Prices, lengths: Lengths, target_cost: float) -> float:
     """The keep probability at which random decisions cost ``target_cost`` on average.
 
     Raises:
         ValueError: when even probability 0 costs more, since some of the model always runs.
     """
-    expected: Callable[[float], float] = lambda keep: expected_random_cost(geometry, lengths, keep)  # noqa: E731
+    expected: Callable[[float], float] = lambda keep: expected_random_cost(prices, lengths, keep)  # noqa: E731
     low, high = 0.0, 1.0
     if target_cost < expected(low):
         raise ValueError(f"no random decisions cost {target_cost:.3f}: what always runs costs {expected(low):.3f}")

@@ -21,7 +21,7 @@ from ..config import (
     estimator,
     flops_budgets,
 )
-from ..cost import Geometry, Lengths, Skipped, cost, expected_cost, least_cost, same_path
+from ..cost import Lengths, Prices, Skipped, cost, expected_cost, least_cost, same_path
 from ..decisions import Decisions
 from ..dial import AUTO
 from ..errors import UserError
@@ -36,6 +36,7 @@ from ..rl import (
     policy_gradients,
     price,
 )
+from ..seconds import Seconds
 from .objective import PathLoss
 
 #: Marks the sums of `PathLoss.measures` in what is logged.
@@ -172,9 +173,9 @@ class LexicoPolicyCriterion(FairseqCriterion):
             log: gets the entropy, the reward and the advantage's moments.
         """
         policy, options = model.encoder.policy, self.cfg
-        geometry, lengths = self.objective.geometry(model), self.objective.lengths(model, sample, sampled)
-        self.check_reachable(policy, geometry, lengths)
-        costs = [cost(geometry, path.decisions, lengths, policy.flops()) for path in (sampled, greedy)]
+        prices, lengths = self.objective.prices(model), self.objective.lengths(model, sample, sampled)
+        self.check_reachable(policy, prices, lengths)
+        costs = [cost(prices, path.decisions, lengths, policy.flops()) for path in (sampled, greedy)]
         sampled_cost, greedy_cost = (value.to(sampled.quality) for value in costs)
         rows = explored.to(sampled.quality.device)
         assert sampled.features is not None
@@ -195,10 +196,10 @@ class LexicoPolicyCriterion(FairseqCriterion):
         ).split(2)
         distribution = policy(sampled.features, exploration.budgets)
         if policy.dial is None:
-            expected = self.expected_cost(policy, geometry, lengths, distribution)
+            expected = self.expected_cost(policy, prices, lengths, distribution)
             held = greedy_cost.sum().view(1), expected.sum().view(1)
         else:
-            held = self.knot_costs(policy, geometry, lengths, sampled.features)
+            held = self.knot_costs(policy, prices, lengths, sampled.features)
         bound = sampled.quality * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
         # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
         ratio = Weights(*model.learner_state.weights.tolist()).ratio
@@ -222,7 +223,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
             features=sampled.features,
         )
 
-    def check_reachable(self, policy: SwitchPolicy, geometry: Geometry, lengths: Lengths) -> None:
+    def check_reachable(self, policy: SwitchPolicy, prices: Prices, lengths: Lengths) -> None:
         """Refuse a budget that no path keeps within, by the first batch.
 
         Raises:
@@ -231,22 +232,22 @@ class LexicoPolicyCriterion(FairseqCriterion):
         if (self.cfg.policy_rule != "budget" and policy.dial is None) or self.reachable:
             return
         budget, _ = flops_budgets(self.cfg)
-        least = float(least_cost(geometry, policy.space, lengths, policy.flops()).mean())
+        least = float(least_cost(prices, policy.space, lengths, policy.flops()).mean())
         if budget < least:
             raise UserError(
                 f"--policy-flops-budget {self.cfg.policy_flops_budget}: what always runs takes {least:.3f} of the "
-                "FLOPs of these inputs: ask for more"
+                "cost of these inputs: ask for more"
             )
         self.reachable = True
 
     def expected_cost(
-        self, policy: SwitchPolicy, geometry: Geometry, lengths: Lengths, distribution: DecisionDistribution
+        self, policy: SwitchPolicy, prices: Prices, lengths: Lengths, distribution: DecisionDistribution
     ) -> Tensor:
         """What a policy expects to run: float64 (B,)."""
-        return expected_cost(geometry, policy.space, *distribution.probabilities(), lengths, policy.flops())
+        return expected_cost(prices, policy.space, *distribution.probabilities(), lengths, policy.flops())
 
     def knot_costs(
-        self, policy: SwitchPolicy, geometry: Geometry, lengths: Lengths, features: Tensor
+        self, policy: SwitchPolicy, prices: Prices, lengths: Lengths, features: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Costs of the greedy path and those that the policy expects, if all inputs were asked for each knot of the
         dial: float64 (K,) each, summed over the inputs.
@@ -255,8 +256,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         knots, inputs = policy.dial.knots, len(features)
         distribution = policy(features.repeat(len(knots), 1, 1), knots.repeat_interleave(inputs))
         lengths = lengths.repeat(len(knots))
-        greedy = cost(geometry, policy.space.decisions(*distribution.greedy()), lengths, policy.flops())
-        expected = self.expected_cost(policy, geometry, lengths, distribution)
+        greedy = cost(prices, policy.space.decisions(*distribution.greedy()), lengths, policy.flops())
+        expected = self.expected_cost(policy, prices, lengths, distribution)
         return greedy.view(-1, inputs).sum(1), expected.view(-1, inputs).sum(1)
 
     def policy_step(self, model: Any, update_num: int) -> None:
@@ -296,12 +297,17 @@ class LexicoPolicyCriterion(FairseqCriterion):
         lengths = self.objective.lengths(model, sample, path)
         skipped = Skipped.of(path.decisions, lengths)
         inputs, weight = len(path.decisions), self.objective.weight(sample)
+        prices, policy_flops = self.objective.prices(model), model.encoder.policy.flops()
+        log: dict[str, Any] = {}
+        if isinstance(prices, Seconds):
+            log["seconds_cost"] = cost(prices, path.decisions, lengths, policy_flops).sum()
         return {
             "ntokens": sample["ntokens"],
             "nsentences": inputs,
             "sample_size": inputs if self.cfg.sentence_avg else weight,
             "weight": weight,
-            "cost": cost(self.objective.geometry(model), path.decisions, lengths, model.encoder.policy.flops()).sum(),
+            "cost": cost(self.objective.geometry(model), path.decisions, lengths, policy_flops).sum(),
+            **log,
             "attention_skipped": skipped.attention.sum(),
             "ffn_skipped": skipped.ffn.sum(),
             "tokens_dropped": skipped.tokens.sum(),
@@ -313,7 +319,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         if budgets is None:
             return {}
         policy, lengths = model.encoder.policy, self.objective.lengths(model, sample, path)
-        costs = cost(self.objective.geometry(model), path.decisions, lengths, policy.flops())
+        costs = cost(self.objective.prices(model), path.decisions, lengths, policy.flops())
         asked = budgets.cpu() != AUTO
         return {
             "asked": int(asked.sum()),
@@ -362,6 +368,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         for key in sorted({key for log in logging_outputs for key in log if key.startswith(MEASURE)}):
             name = key[len(MEASURE) :]
             log_ratio(name, key, "keep_all_inputs" if name.startswith("keep_all_") else "nsentences")
+        if total("seconds_cost") > 0:
+            log_ratio("seconds_cost", "seconds_cost", "nsentences")
         for name in ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped"):
             log_ratio(name, name, "nsentences")
         for name in ("budget", "budget_cost"):

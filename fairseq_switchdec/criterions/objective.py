@@ -14,9 +14,11 @@ from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_l
 from torch import Tensor
 
 from ..config import LexicoPolicyCriterionConfig
-from ..cost import Geometry, Lengths
+from ..cost import Geometry, Lengths, Prices
 from ..decisions import Decisions
+from ..errors import UserError
 from ..policy import Chooser
+from ..seconds import Seconds
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,20 @@ class Objective:
         raise NotImplementedError
 
     def geometry(self, model: Any) -> Geometry:
-        """The sizes of what runs, for the cost."""
+        """The sizes of what runs, for its FLOPs."""
         raise NotImplementedError
+
+    def prices(self, model: Any) -> Prices:
+        """What the policy is to save, see ``--policy-cost``: FLOPs, unless a task knows better.
+
+        Raises:
+            UserError: it does not.
+        """
+        if self.options.policy_cost != "flops":
+            raise UserError(
+                f"--policy-cost {self.options.policy_cost}: seconds are known of generation only: leave it out"
+            )
+        return self.geometry(model)
 
     def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
         """The lengths of what runs, for the cost."""
@@ -74,6 +88,7 @@ class GenerationObjective(Objective):
     def __init__(self, options: LexicoPolicyCriterionConfig, padding_idx: int):
         super().__init__(options)
         self.padding_idx = padding_idx
+        self.seconds = None if options.policy_cost == "flops" else Seconds.read(options.policy_cost)
 
     def loss(self, model: Any, sample: dict[str, Any], decisions: Decisions | Chooser | None) -> PathLoss:
         """`PathLoss.quality` is the negative log-likelihood in nats a token."""
@@ -93,6 +108,17 @@ class GenerationObjective(Objective):
     def geometry(self, model: Any) -> Geometry:
         """The model's, output projection included."""
         return model.geometry
+
+    def prices(self, model: Any) -> Prices:
+        """FLOPs, or the seconds of ``--policy-cost FILE``.
+
+        Raises:
+            UserError: which were measured on another model.
+        """
+        if self.seconds is None:
+            return self.geometry(model)
+        self.seconds.check_geometry(model.geometry, f"--policy-cost {self.options.policy_cost}")
+        return self.seconds
 
     def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
         """As many decoding steps as there are target tokens."""

@@ -21,6 +21,7 @@ from ..cost import Geometry, Keep, Lengths, Skipped, cost, flops
 from ..decisions import Decisions
 from ..dial import AUTO
 from ..files import check_writable, write_text
+from ..seconds import Seconds
 from .reading import comparison, comparison_line, path_counts, path_key
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class SwitchReport:
 
     Attributes:
         run: what the run was, see `fairseq_switchdec.generation.run_settings` and `expect`.
+        prices: a machine's seconds, which are then shown beside FLOPs.
         compared: by input id, what `fairseq_switchdec.generation.reading.compare` found before the run.
 
     Raises:
@@ -48,6 +50,7 @@ class SwitchReport:
         self.inputs: list[dict[str, Any]] = []
         self.compared: dict[int, dict[str, dict[str, float]]] = {}
         self.seconds = 0.0
+        self.prices: Seconds | None = None
         if self.path is not None:
             check_writable("--switch-report", self.path)
 
@@ -86,6 +89,9 @@ class SwitchReport:
             "content_tokens": lengths.content,
             "target_tokens": lengths.target,
         }
+        if self.prices is not None:
+            columns["seconds_cost"] = cost(self.prices, decisions, lengths, policy_flops)
+            columns["seconds"] = self.prices.spend(Keep.of(decisions, lengths), lengths, policy_flops)
         skipped = Skipped.of(decisions, lengths)
         columns |= {
             "attention_skipped": skipped.attention,
@@ -142,6 +148,8 @@ def summary(inputs: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
 
     shares = ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped")
     means = {name: total(name) / max(len(inputs), 1) for name in shares}
+    if inputs and all("seconds_cost" in entry for entry in inputs):
+        means["seconds_cost"] = total("seconds_cost") / len(inputs)
     sums = {"inputs": len(inputs), **means, "flops": total("flops"), "seconds": seconds, **asked_and_reached(inputs)}
     paths = path_counts(Counter(map(path_key, inputs)))
     compared = comparison(inputs)
@@ -152,21 +160,24 @@ def asked_and_reached(inputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """By `--switch-budget`, as text: how many ``inputs`` asked for it, and the mean ``cost`` they reached; none where
     there was no dial.
     """
-    costs: dict[str, list[float]] = {}
+    found: dict[str, list[tuple[float, ...]]] = {}
+    names = ("cost", "seconds_cost")
     for entry in inputs:
         if "budget" in entry:
-            costs.setdefault(str(entry["budget"]), []).append(entry["cost"])
-    if not costs:
-        return {}
-    means = {asked: math.fsum(reached) / len(reached) for asked, reached in sorted(costs.items())}
-    return {"budgets": {asked: {"inputs": len(costs[asked]), "cost": mean} for asked, mean in means.items()}}
+            found.setdefault(str(entry["budget"]), []).append(tuple(entry[name] for name in names if name in entry))
+    means = {
+        asked: dict(zip(names, (math.fsum(column) / len(rows) for column in zip(*rows))))
+        for asked, rows in sorted(found.items())
+    }
+    return {"budgets": {asked: {"inputs": len(found[asked]), **mean} for asked, mean in means.items()}} if found else {}
 
 
 def summary_lines(total: dict[str, Any]) -> str:
     """A summary for people."""
+    seconds = f" ({total['seconds_cost']:.1%} of its seconds)" if "seconds_cost" in total else ""
     skipped = (
-        f"Switchable decisions: {total['inputs']} inputs at {total['cost']:.1%} of the keep-all FLOPs; skipped "
-        f"{total['attention_skipped']:.1%} of attention, {total['ffn_skipped']:.1%} of feed-forward, "
+        f"Switchable decisions: {total['inputs']} inputs at {total['cost']:.1%} of the keep-all FLOPs{seconds}; "
+        f"skipped {total['attention_skipped']:.1%} of attention, {total['ffn_skipped']:.1%} of feed-forward, "
         f"{total['tokens_dropped']:.1%} of tokens; {total['seconds']:.1f} s"
     )
     return "\n".join(line for line in (skipped, budget_line(total), comparison_line(total)) if line)

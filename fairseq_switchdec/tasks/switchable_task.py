@@ -24,6 +24,7 @@ from ..generation.ngram_block import NGramBlock
 from ..generation.reading import compare
 from ..generation.report import synchronize
 from ..generation.run_settings import digest, run_settings
+from ..seconds import Seconds, machine
 from .source_checks import check_sources, truncate_sources
 from .switching import SwitchingTask
 from .validation_rouge import ValidationRouge, log_rouge
@@ -41,6 +42,8 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         super().__init__(cfg, src_dict, tgt_dict)
         self.set_up_switching(cfg)
         check_range("switch_compare", cfg.switch_compare, "0 or more", lambda value: value >= 0)
+        if cfg.switch_seconds is not None:
+            self.report.prices = Seconds.read(cfg.switch_seconds)
         self.rouge: ValidationRouge | None = None
         self.run_batches: Any = None  # places in the data set, of all shards of a run
         # fairseq-interactive passes no ids on: those of its lines are counted here.
@@ -228,6 +231,21 @@ class SwitchableTask(SwitchingTask, TranslationTask):
             raise UserError("--switch-report speaks of generation: leave out --score-reference")
         for model in switchable:
             self.source.check(model.encoder.policy)
+        if self.report.prices is not None:
+            self.check_seconds(self.report.prices, switchable[0], args.beam)
+
+    def check_seconds(self, seconds: Seconds, model: Any, beam: int) -> None:
+        """Refuse ``--switch-seconds`` of something else.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        weight, where = model.encoder.embed_tokens.weight, f"--switch-seconds {self.cfg.switch_seconds}"
+        seconds.check_geometry(model.geometry, where)
+        precision = "fp16" if weight.dtype == torch.float16 else self.cfg.switch_precision
+        setting = {"machine": machine(weight.device), "precision": precision, "beam": beam}
+        if not self.cfg.switch_seconds_force:
+            seconds.check_setting(setting, where, "--switch-seconds-force")
 
     def inference_step(
         self, generator: Any, models: Any, sample: dict[str, Any], prefix_tokens: Any = None, constraints: Any = None
