@@ -29,7 +29,7 @@ from .errors import UserError
 from .files import check_writable, write_text
 from .generation.report import synchronize
 from .policy import random_decisions
-from .predict.command import load
+from .predict.command import load, place
 from .runtime.packing import PRECISIONS
 from .seconds import Seconds, fit, machine
 
@@ -151,7 +151,7 @@ def calibrate(task: Any, model: Any, args: argparse.Namespace) -> tuple[Seconds,
     sources, targets = lengths_of(model, args)
     cases = random_cases(bench, args.paths, sources, targets)
     cases += [Case(case.decisions, source, 0) for case in cases for source in sources]
-    logger.info("timing %d paths of %s tokens that write %s", len(cases), sources, targets)
+    logger.info("timing %d paths: sources of %s tokens, encoded only or %s written", len(cases), sources, targets)
     measured = median_seconds(bench, cases, args.repeats)
     decisions, lengths = Decisions.cat([case.decisions for case in cases]), bench.lengths(cases)
     coefficients = fit(model.geometry, Keep.of(decisions, lengths), lengths, measured)
@@ -234,9 +234,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     check_range("paths", args.paths, "8 or more", lambda value: value >= 8)
     check_choice("switch_precision", args.switch_precision, PRECISIONS)
     check_writable("--output", args.output)
-    for name, value in {"task": "switchable_task", "switch_decisions": "greedy", "switch_random_keep": 0.8}.items():
-        setattr(args, name, value)
-    args.switch_budget = None
+    args.task, args.switch_decisions, args.switch_budget = "switchable_task", "keep-all", None  # no policy is asked
+    args.switch_random_keep = 1.0
     return args
 
 
@@ -250,10 +249,7 @@ def cli_main() -> None:
     args = parse_args()
     register_tasks_and_models()
     task, model = load(args)
-    if torch.cuda.is_available() and not args.cpu:
-        model = (model.half() if args.fp16 else model).cuda()
-    else:
-        model.pack(args.switch_precision)
+    model = place(model, args)
     try:
         seconds, checked = calibrate(task, model, args)
     except KeyboardInterrupt:

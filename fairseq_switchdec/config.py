@@ -80,8 +80,8 @@ class LearningOptions(FairseqDataclass):
     policy_quality_slack_nats: float = option(0.0, "rule quality: and by this many nats a token")
     policy_flops_budget: str = option(
         "0.7",
-        "rule budget: share of the keep-all FLOPs to stay within, in (0, 1]; a range such as 0.4:1.0 trains one policy "
-        "for all of it, which --switch-budget then asks for (and with rule quality for its own choice too: auto)",
+        "rule budget: share of the keep-all cost (--policy-cost) to stay within, in (0, 1]; a range such as 0.4:1.0 "
+        "trains one policy for all of it, which --switch-budget then asks for (with rule quality its own choice, too)",
     )
     policy_cost: str = option(
         "flops",
@@ -123,8 +123,8 @@ class SwitchOptions(FairseqDataclass):
     switch_random_keep: float = option(0.8, "keep probability of --switch-decisions random, in [0, 1]")
     switch_budget: Optional[str] = option(
         None,
-        "share of the keep-all FLOPs that greedy decisions are to keep within, of a policy that was trained for a "
-        "range (--policy-flops-budget 0.4:1.0); auto: what rule quality chooses; a FILE: one a line, for each input",
+        "share of the keep-all cost that greedy decisions are to keep within, of a policy that was trained for a range "
+        "(--policy-flops-budget 0.4:1.0); auto: what rule quality chooses; a FILE: one a line, for each input",
     )
     switch_precision: str = option(
         "fp32",
@@ -156,7 +156,7 @@ class RunOptions(SwitchOptions):
         None, "FILE of this machine's seconds (python -m fairseq_switchdec calibrate): --switch-report shows those too"
     )
     switch_seconds_force: bool = option(
-        False, "take it though it was measured on another machine, or with another precision or beam"
+        False, "take it though it was measured on another machine, or with another precision, beam or batch size"
     )
     eval_rouge: bool = option(False, "generate for the validation set and log rouge1, rouge2 and rougeL")
     eval_rouge_args: str = option(
@@ -288,10 +288,10 @@ def build_space(options: Any, encoder_layers: int, decoder_layers: int) -> Decis
 
 
 def flops_budgets(options: Any) -> tuple[float, float]:
-    """The range that ``--policy-flops-budget`` says; of one budget, twice that.
+    """The range that ``--policy-flops-budget`` says, from less to more; both are the same where it says one number.
 
     Raises:
-        UserError: not one number, nor two.
+        UserError: it is neither, or not in (0, 1].
     """
     text = str(options.policy_flops_budget)
     try:
@@ -300,14 +300,23 @@ def flops_budgets(options: Any) -> tuple[float, float]:
         parts = []
     if len(parts) not in (1, 2):
         raise UserError(f"--policy-flops-budget {text} must be a number, or a range such as 0.4:1.0")
+    for budget in parts:
+        check_range("policy_flops_budget", budget, "in (0, 1]", lambda value: 0 < value <= 1)
+    if len(parts) == 2 and parts[0] >= parts[1]:
+        raise UserError(f"--policy-flops-budget {text} must be a range from less to more")
     return parts[0], parts[-1]
 
 
 def build_dial(options: Any) -> Optional[Dial]:
-    """What a policy can be asked for, by the criterion's options, which fairseq saves among a model's too."""
+    """What a policy can be asked for, by the criterion's options, which fairseq saves among a model's too.
+
+    Raises:
+        UserError: a range that is none.
+    """
     if ":" not in str(getattr(options, "policy_flops_budget", "")):
         return None
-    return Dial(*flops_budgets(options), auto=options.policy_rule == "quality")
+    unit = "FLOPs" if getattr(options, "policy_cost", "flops") == "flops" else "seconds"
+    return Dial(*flops_budgets(options), auto=options.policy_rule == "quality", unit=unit)
 
 
 def build_rule(options: LearningOptions) -> Union[QualityRule, BudgetRule, DialRule, Eq7Rule, FixedRule]:
@@ -338,16 +347,15 @@ def check_learning_options(options: LearningOptions) -> None:
     check_choice("policy_rule", options.policy_rule, RULES)
     check_choice("policy_decisions", options.policy_decisions, TRAINING_DECISIONS)
     check_choice("policy_estimator", options.policy_estimator, ("auto", *ESTIMATORS))
-    for budget in flops_budgets(options):
-        check_range("policy_flops_budget", budget, "in (0, 1]", lambda value: 0 < value <= 1)
-    dial = build_dial(options)
-    if dial is not None and dial.low >= dial.high:
-        raise UserError(f"--policy-flops-budget {options.policy_flops_budget} must be a range from less to more")
-    if dial is not None and options.policy_rule not in ("quality", "budget"):
-        raise UserError(
-            f"--policy-flops-budget {options.policy_flops_budget} is a range, which --policy-rule quality and budget "
-            f"can learn, {options.policy_rule} cannot"
-        )
+    flops_budgets(options)
+    if build_dial(options) is not None:
+        named = f"--policy-flops-budget {options.policy_flops_budget} is a range, which"
+        if options.policy_rule not in ("quality", "budget"):
+            raise UserError(f"{named} --policy-rule quality and budget can learn, {options.policy_rule} cannot")
+        if options.policy_decisions != "learned":
+            raise UserError(
+                f"{named} --policy-decisions {options.policy_decisions} does not learn: leave one of them out"
+            )
     check_range("policy_floor", options.policy_floor, "in [0, 0.14)", lambda value: 0 <= value < 0.14)
     for name in ("policy_random_keep", "policy_keep_all_share"):
         check_range(name, getattr(options, name), "in [0, 1]", lambda value: 0 <= value <= 1)

@@ -26,11 +26,13 @@ class Dial:
     Attributes:
         low, high: the least and the largest one, 0 < low < high <= 1.
         auto: whether it can also be asked to decide by itself, as rule `quality` does.
+        unit: what budgets are shares of: FLOPs, or seconds (``--policy-cost FILE``).
     """
 
     low: float
     high: float
     auto: bool = False
+    unit: str = "FLOPs"
 
     @property
     def knots(self) -> Tensor:
@@ -82,4 +84,4 @@ class Dial:
 
     def in_words(self) -> str:
         """What can be asked for, for messages."""
-        return f"budgets from {self.low:g} to {self.high:g}" + (" and auto" if self.auto else "")
+        return f"budgets from {self.low:g} to {self.high:g} of the {self.unit}" + (" and auto" if self.auto else "")

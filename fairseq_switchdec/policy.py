@@ -156,7 +156,10 @@ class SwitchPolicy(Float32Module):
         )
         self.sublayer_heads = nn.ModuleList(nn.Linear(hidden_dim, len(columns)) for columns in self.stages)
         self.token_head = nn.Linear(hidden_dim, NUM_TOKEN_STRATEGIES)
+        #: What an input is asked for where nobody says, see `Dial.columns`; None = that it decides by itself.
+        self.default_budget: float | None = None
         if dial is not None:  # a checkpoint without a dial has none of these
+            self.register_buffer("budgets", torch.tensor([dial.low, dial.high, float(dial.auto)]))
             outputs = [len(columns) for columns in self.stages]
             self.budget_hidden = nn.ParameterList(torch.zeros(hidden_dim, dial.size) for _ in self.stages)
             self.budget_sublayers = nn.ParameterList(torch.zeros(count, dial.size) for count in outputs)
@@ -200,10 +203,10 @@ class SwitchPolicy(Float32Module):
         """The distribution of one stage's decisions given its features, (B, D) in any float dtype.
 
         Args:
-            budgets: float32 (B,) of a policy with a dial; None = that it decides by itself.
+            budgets: float32 (B,) of a policy with a dial; None = ``default_budget``.
 
         Raises:
-            UserError: None, to a policy that was trained for budgets only.
+            UserError: neither is there, and the policy was trained for budgets only.
         """
         x = (features.float() - self.feature_mean[index]) / self.feature_std[index]
         with torch.autocast(x.device.type, enabled=False):
@@ -226,9 +229,9 @@ class SwitchPolicy(Float32Module):
         if self.dial is None:
             return None
         if budgets is None:
-            if not self.dial.auto:
+            if not self.dial.auto and self.default_budget is None:
                 raise UserError(f"this policy decides for {self.dial.in_words()}: give --switch-budget")
-            budgets = torch.full((len(x),), AUTO)
+            budgets = torch.full((len(x),), self.default_budget or AUTO)
         return self.dial.columns(budgets.to(x.device))
 
     def forward(self, features: Tensor, budgets: Tensor | None = None) -> DecisionDistribution:

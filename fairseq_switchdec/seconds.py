@@ -20,6 +20,8 @@ from .cost import Geometry, Keep, Lengths
 from .errors import UserError
 
 FORMAT = 1
+#: What seconds depend on beside the model.
+SETTING = {"machine": str, "precision": str, "batch_size": int, "beam": int}
 
 
 def counts(geometry: Geometry, keep: Keep, lengths: Lengths) -> dict[str, Tensor]:
@@ -71,7 +73,7 @@ class Seconds:
         geometry: of the model that was measured.
         coefficients: seconds of each of `counts`, for one input.
         policy: seconds of one input's decision.
-        setting: what else was measured with: ``machine``, ``precision``, ``batch_size``, ``beam``.
+        setting: what else was measured with, see `SETTING`.
     """
 
     geometry: Geometry
@@ -106,8 +108,11 @@ class Seconds:
         }
 
     @classmethod
-    def read(cls, path: str) -> Seconds:
+    def read(cls, path: str, where: str) -> Seconds:
         """That of a file which ``calibrate`` wrote.
+
+        Args:
+            where: the flag that names it, for messages.
 
         Raises:
             UserError: it cannot be read, or is something else.
@@ -118,20 +123,23 @@ class Seconds:
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']}, not {FORMAT}")
             geometry = Geometry(**content["geometry"])
+            sizes = asdict(geometry)
+            if not all(isinstance(size, int) and size >= 0 for size in sizes.values()) or geometry.encoder_layers < 1:
+                raise ValueError(f"no geometry: {sizes}")
             names = set(counts(geometry, *nothing(geometry)))
             coefficients = {name: float(content["seconds"][name]) for name in names}
-            setting = {name: content[name] for name in ("machine", "precision", "batch_size", "beam")}
+            setting = {name: kind(content[name]) for name, kind in SETTING.items()}
             read = cls(geometry, coefficients, float(content["policy_seconds"]), setting)
         except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+            raise UserError(f"{where} cannot be read: {error.strerror}: calibrate makes it") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is no file of python -m fairseq_switchdec calibrate ({error!r})") from None
+            raise UserError(f"{where} is no file of python -m fairseq_switchdec calibrate ({error!r})") from None
         total = [read.policy, *coefficients.values()]
         if not all(0 <= value < float("inf") for value in total) or not any(coefficients.values()):
-            raise UserError(f"{path} is no file of python -m fairseq_switchdec calibrate: seconds must be 0 or more")
+            raise UserError(f"{where} is no file of python -m fairseq_switchdec calibrate: seconds must be 0 or more")
         return read
 
-    def check_geometry(self, geometry: Geometry, path: str) -> None:
+    def check_geometry(self, geometry: Geometry, where: str) -> None:
         """Refuse another model's.
 
         Raises:
@@ -143,10 +151,10 @@ class Seconds:
         ]
         if differing:
             raise UserError(
-                f"{path} was measured on another geometry: {', '.join(differing)}; calibrate this checkpoint"
+                f"{where} was measured on another geometry: {', '.join(differing)}; calibrate this checkpoint"
             )
 
-    def check_setting(self, setting: dict[str, Any], path: str, force: str) -> None:
+    def check_setting(self, setting: dict[str, Any], where: str, force: str) -> None:
         """Refuse what was measured otherwise.
 
         Args:
@@ -159,7 +167,7 @@ class Seconds:
         for name, value in setting.items():
             if self.setting[name] != value:
                 raise UserError(
-                    f"{path} was measured with {name.replace('_', ' ')} {self.setting[name]}, this run has {value}: "
+                    f"{where} was measured with {name.replace('_', ' ')} {self.setting[name]}, this run has {value}: "
                     f"calibrate again, or give {force} to go on"
                 )
 

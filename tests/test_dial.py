@@ -13,11 +13,13 @@ from support import DATA_FLAGS, POLICY_FLAGS, SWITCHABLE_FLAGS, architecture, ru
 from torch import Tensor
 from torch.testing import assert_close
 
+from fairseq_switchdec.config import LexicoPolicyCriterionConfig, check_learning_options
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.dial import AUTO, AUTO_SHARE, Dial
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.generation.decision_source import DecisionSource
 from fairseq_switchdec.models.bart.model import SwitchableBARTModel
+from fairseq_switchdec.models.hub import SwitchableGeneratorHub
 from fairseq_switchdec.policy import GreedyChoice, SwitchPolicy
 
 SPACE = DecisionSpace(3, 2)
@@ -103,8 +105,13 @@ def test_every_budget_has_a_caution_of_its_own() -> None:
 
 def test_a_policy_for_budgets_only_wants_one() -> None:
     policy = dialled(auto=False)
-    with pytest.raises(UserError, match="budgets from 0.4 to 0.6: give --switch-budget"):
-        policy(torch.randn(2, 1, 6))
+    features = torch.randn(2, 1, 6)
+    with pytest.raises(UserError, match="budgets from 0.4 to 0.6 of the FLOPs: give --switch-budget"):
+        policy(features)
+    with torch.no_grad():
+        policy.budget_sublayers[0].copy_(torch.randn(10, 5))
+    policy.default_budget = 0.45
+    assert torch.equal(policy(features).sublayer_logits, policy(features, torch.full((2,), 0.45)).sublayer_logits)
 
 
 # --- what is asked for ---
@@ -125,12 +132,23 @@ def asked(of: DecisionSource, ids: list[int]) -> list[float] | None:
 def test_budgets_by_input(tmp_path: Path) -> None:
     file = tmp_path / "budgets"
     file.write_text("0.5\nauto\n.6\n\n")
-    assert asked(source(str(file)), [0, 1, 2, 4]) == [0.5, AUTO, 0.6, AUTO]
+    assert asked(source(str(file)), [2, 0, 1]) == [0.6, 0.5, AUTO]
+    source(str(file)).check_count(3)
+    with pytest.raises(UserError, match="--switch-budget holds 3 budgets, one a line: there are 4 inputs"):
+        source(str(file)).check_count(4)
+    with pytest.raises(UserError, match="--switch-budget holds 3 budgets: there are more inputs"):
+        asked(source(str(file)), [3])
+    rows = source(str(file))(SPACE, torch.tensor([7, 8]), dict, torch.tensor([0, 0]))
+    assert isinstance(rows, GreedyChoice) and rows.budgets is not None and rows.budgets.tolist() == [0.5, 0.5]
     assert asked(source("0.7"), [3, 0]) == [0.7, 0.7] and asked(source("auto"), [2]) == [AUTO]
     assert asked(source(None), [2]) is None
     one = source("0.7")
-    with one.asking([0.5, "auto"]):
+    with one.asking([0.5, "auto"], 2):
         assert asked(one, [0, 1]) == [0.5, AUTO]
+    with one.asking(0.6, 2):
+        assert asked(one, [0, 1]) == [0.6, 0.6]
+    with pytest.raises(UserError, match="2 budgets for 3 sentences: give one for each"), one.asking([0.5, 0.6], 3):
+        pass
     assert asked(one, [0]) == [0.7]
     source("0.4").check(dialled())
     source("auto").check(dialled())
@@ -143,7 +161,7 @@ def test_budgets_by_input(tmp_path: Path) -> None:
         ("1.2", r"--switch-budget '1.2' must be in \(0, 1\], or auto"),
         ("0", r"--switch-budget '0' must be in \(0, 1\]"),
         ("nan", r"--switch-budget 'nan' must be in"),
-        ("budgets.txt", r"--switch-budget 'budgets.txt' must be in"),
+        ("budgets.txt", r"--switch-budget 'budgets.txt' must be in \(0, 1\], or auto \(there is no such file either\)"),
         ("FILE 0.5\nhalf\n", r"--switch-budget .*budgets, line 2: 'half' must be in"),
         ("FILE \n", r"--switch-budget .*budgets is empty"),
     ],
@@ -157,11 +175,11 @@ def test_wrong_budgets(tmp_path: Path, budget: str, message: str) -> None:
 
 
 def test_budgets_that_a_policy_does_not_know() -> None:
-    with pytest.raises(UserError, match="--switch-budget 0.7: .*budgets from 0.4 to 0.6"):
+    with pytest.raises(UserError, match="--switch-budget 0.7: .*budgets from 0.4 to 0.6 of the FLOPs and auto"):
         source("0.7").check(dialled())
     with pytest.raises(UserError, match="--switch-budget auto: .*budgets from 0.4 to 0.6"):
         source("auto").check(dialled(auto=False))
-    with pytest.raises(UserError, match="budgets from 0.4 to 0.6: give --switch-budget"):
+    with pytest.raises(UserError, match="budgets from 0.4 to 0.6 of the FLOPs: give --switch-budget"):
         source(None).check(dialled(auto=False))
     with pytest.raises(UserError, match="trained for no budgets.*--policy-flops-budget LOW:HIGH"):
         source("0.5").check(SwitchPolicy(SPACE, 6, 10))
@@ -185,6 +203,13 @@ def generate(corpus: Path, checkpoint: Path, *extra: Any, check: bool = True) ->
     return run_command(
         "generate", corpus, *DATA_FLAGS, *SWITCHABLE_FLAGS, "--path", checkpoint, "--gen-subset", "test", "--cpu",
         "--beam", 2, "--max-len-b", 8, "--batch-size", 4, "--num-workers", 0, *extra, check=check,
+    ).stdout  # fmt: skip
+
+
+def validate(corpus: Path, checkpoint: Path, *extra: Any, check: bool = True) -> str:
+    return run_command(
+        "validate", corpus, *SWITCHABLE_FLAGS, "--path", checkpoint, "--cpu", "--batch-size", 5, "--log-format", "json",
+        "--num-workers", 0, *extra, check=check,
     ).stdout  # fmt: skip
 
 
@@ -215,14 +240,8 @@ def test_training_and_validation_say_what_was_asked_and_reached(corpus: Path, di
     in_turn = (2 * sum(0.6 + 0.05 * knot for knot in range(9)) + 0.6 + 0.65 + 0.7 + 0.75) / 22
     assert float(logs[-1]["valid_budget"]) == pytest.approx(in_turn, abs=1e-4), "24 inputs, 9 knots and auto in turn"
     assert 0.6 < float(logs[-1]["valid_budget_cost"]) <= 1
-    (validated,) = (
-        line
-        for line in run_command(
-            "validate", corpus, *SWITCHABLE_FLAGS, "--path", dial_run.checkpoint, "--cpu", "--batch-size", 5,
-            "--switch-budget", 0.7, "--log-format", "json", "--num-workers", 0,
-        ).stdout.splitlines() if '"valid_cost"' in line or '"budget"' in line
-    )  # fmt: skip
-    assert '"budget": "0.7"' in validated or '"valid_budget": "0.7"' in validated
+    assert '"valid_budget": "0.7"' in validate(corpus, dial_run.checkpoint, "--switch-budget", 0.7)
+    assert '"valid_budget"' not in validate(corpus, dial_run.checkpoint), "by itself"
 
 
 def test_one_checkpoint_at_several_budgets(corpus: Path, reader: Path, tmp_path: Path) -> None:
@@ -239,7 +258,7 @@ def test_one_checkpoint_at_several_budgets(corpus: Path, reader: Path, tmp_path:
     assert costs["0.6"] < costs["0.8"] < costs["1.0"]
 
     # Each input its own budget, in a file, by shards and through the hub: as if asked alone.
-    lines = ["0.6", "auto", "1.0", "0.8"]
+    lines = ["0.6", "auto", "1.0", "0.8"] * 5
     (tmp_path / "budgets").write_text("\n".join(lines))
     flags = ("--switch-budget", tmp_path / "budgets", "--switch-report", tmp_path / "mixed.json")
     generate(corpus, reader, *flags)
@@ -249,7 +268,7 @@ def test_one_checkpoint_at_several_budgets(corpus: Path, reader: Path, tmp_path:
     for budget in ("0.6", "0.8", "1.0", "auto"):
         alone = {entry["id"]: entry for entry in json.loads((tmp_path / f"{budget}.json").read_text())["per_input"]}
         for entry in mixed["per_input"]:
-            if lines[entry["id"] % 4] == budget:
+            if lines[entry["id"]] == budget:
                 assert [entry[name] for name in path_names] == [alone[entry["id"]][name] for name in path_names]
     for shard in (0, 1):
         generate(corpus, reader, *flags, "--num-shards", 2, "--shard-id", shard)
@@ -264,7 +283,6 @@ def test_the_hub_call_takes_a_budget(corpus: Path, dial_run: SimpleNamespace) ->
     hub = SwitchableBARTModel.from_pretrained(str(checkpoint.parent), checkpoint.name, str(corpus), bpe=None)
     policy = hub.model.encoder.policy
     seen: list[Any] = []
-    policy.register_forward_hook(lambda *_: None)
     stage = policy.stage
 
     def watched(index: int, features: Tensor, budgets: Tensor | None = None) -> Any:
@@ -278,7 +296,31 @@ def test_the_hub_call_takes_a_budget(corpus: Path, dial_run: SimpleNamespace) ->
     hub.generate(tokens[:1], beam=1, switch_budget=0.8)
     hub.generate(tokens[:1], beam=1)
     assert seen[0] is None and sorted(seen[1]) == [AUTO, 0.6, 0.9] and seen[2:] == [[0.8], None]
-    with pytest.raises(UserError, match="--switch-budget 0.3: this policy was trained for budgets from 0.6 to 1 and"):
+    with pytest.raises(UserError, match="switch_budget: 2 budgets for 3 sentences"):
+        hub.generate(tokens, switch_budget=[0.6, 0.9])
+
+    # Each sentence gets its own budget, whatever the batches: here sentence i has i + 2 words and budget .6 + i / 10.
+    given: dict[int, float] = {}
+    encode = hub.model.encoder.forward
+
+    def recorded(src_tokens: Tensor, *rest: Any, decisions: Any = None, **named: Any) -> Any:
+        words = src_tokens.ne(1).sum(1) - 1
+        given.update(zip((words - 2).tolist(), decisions.budgets.tolist()))
+        return encode(src_tokens, *rest, decisions=decisions, **named)
+
+    hub.model.encoder.forward = recorded
+    policy.stage = stage
+    dictionary = hub.task.source_dictionary
+    tokens = [dictionary.encode_line(" ".join(["w1"] * (row + 2))).long() for row in (3, 0, 2, 1)]
+    budgets = [0.9, 0.6, 0.8, 0.7]
+    single = SwitchableGeneratorHub(hub.cfg, hub.task, hub.model)  # that of the other backbones
+    for batch_size in (2, 4):
+        for interface in (hub, single):
+            interface.cfg.dataset.batch_size = batch_size
+            given.clear()
+            interface.generate(tokens, beam=1, switch_budget=budgets)
+            assert given == {row: pytest.approx(0.6 + row / 10) for row in range(4)}
+    with pytest.raises(UserError, match="--switch-budget 0.3: this policy was trained for budgets from 0.6 to 1 of"):
         hub.generate(tokens, switch_budget=0.3)
     with pytest.raises(UserError, match="'much' must be in"):
         hub.generate(tokens, switch_budget="much")
@@ -313,26 +355,47 @@ def test_a_policy_without_a_dial_can_be_given_one(corpus: Path, switchable_run: 
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    "changes, message",
     [
-        (["--policy-flops-budget", "0.4:1.0:2"], "--policy-flops-budget 0.4:1.0:2 must be a number, or a range"),
-        (["--policy-flops-budget", "0.4:much"], "--policy-flops-budget 0.4:much must be a number, or a range"),
-        (["--policy-flops-budget", "0.9:0.4"], "--policy-flops-budget 0.9:0.4 must be a range from less to more"),
-        (["--policy-flops-budget", "0.4:1.4"], "--policy-flops-budget 1.4 must be in (0, 1]"),
-        (["--policy-flops-budget", "0.4:1", "--policy-rule", "eq7"], "0.4:1 is a range, which --policy-rule quality"),
-        (["--policy-flops-budget", "0.02:1"], "--policy-flops-budget 0.02:1: what always runs takes 0."),
-        (["--policy-flops-budget", "0.02", "--policy-rule", "budget"], "what always runs takes 0."),
+        ({"policy_flops_budget": "0.4:1.0:2"}, "--policy-flops-budget 0.4:1.0:2 must be a number, or a range"),
+        ({"policy_flops_budget": "0.4:much"}, "--policy-flops-budget 0.4:much must be a number, or a range"),
+        ({"policy_flops_budget": "0.9:0.4"}, "--policy-flops-budget 0.9:0.4 must be a range from less to more"),
+        ({"policy_flops_budget": "0.4:1.4"}, r"--policy-flops-budget 1.4 must be in \(0, 1\]"),
+        ({"policy_flops_budget": "0.4:nan"}, r"--policy-flops-budget nan must be in \(0, 1\]"),
+        ({"policy_rule": "eq7"}, "0.4:1 is a range, which --policy-rule quality and budget can learn, eq7 cannot"),
+        ({"policy_decisions": "keep-all"}, "0.4:1 is a range, which --policy-decisions keep-all does not learn"),
     ],
 )
-def test_wrong_ranges(corpus: Path, tmp_path: Path, flags: list[str], message: str) -> None:
-    output = train(corpus, tmp_path, 2, *flags, check=False)
-    assert message in output and "Traceback" not in output
+def test_wrong_ranges(changes: dict[str, str], message: str) -> None:
+    options = LexicoPolicyCriterionConfig(**{"policy_flops_budget": "0.4:1", **changes})
+    with pytest.raises(UserError, match=message):
+        check_learning_options(options)
+
+
+@pytest.mark.parametrize("flags", [["0.02:1"], ["0.02", "--policy-rule", "budget"]])
+def test_a_budget_below_what_always_runs(corpus: Path, tmp_path: Path, flags: list[str]) -> None:
+    output = train(corpus, tmp_path, 2, "--policy-flops-budget", *flags, check=False)
+    assert f"--policy-flops-budget {flags[0]}: what always runs costs 0." in output and "Traceback" not in output
 
 
 def test_a_checkpoint_of_another_dial_is_refused(corpus: Path, dial_run: SimpleNamespace, tmp_path: Path) -> None:
     flags = ("--finetune-from-model", dial_run.checkpoint)
     output = train(corpus, tmp_path, 2, *flags, check=False)
     assert "and the range of --policy-flops-budget" in output and "Traceback" not in output
-    output = generate(corpus, dial_run.checkpoint, "--switch-budget", "0.3", check=False)
-    assert "--switch-budget 0.3: this policy was trained for budgets from 0.6 to 1" in output
-    assert "Traceback" not in output
+    output = train(corpus, tmp_path, 2, "--policy-flops-budget", "0.55:0.95", *flags, check=False)
+    assert "policy was trained with --policy-flops-budget 0.6:1 and --policy-rule quality: give the same" in output
+    for command in (generate, validate):
+        output = command(corpus, dial_run.checkpoint, "--switch-budget", "0.3", check=False)
+        assert "--switch-budget 0.3: this policy was trained for budgets from 0.6 to 1" in output
+        assert "Traceback" not in output
+    (tmp_path / "budgets").write_text("0.7\n0.8\n")
+    output = generate(corpus, dial_run.checkpoint, "--switch-budget", tmp_path / "budgets", check=False)
+    assert "--switch-budget holds 2 budgets, one a line: there are 20 inputs" in output and "Traceback" not in output
+
+
+def test_a_plain_policy_is_asked_for_nothing(corpus: Path, switchable_run: Any, stock_checkpoint: Path) -> None:
+    for command in (generate, validate):
+        output = command(corpus, switchable_run.checkpoint, "--switch-budget", "0.7", check=False)
+        assert "trained for no budgets" in output and "Traceback" not in output
+    output = generate(corpus, stock_checkpoint, "--switch-budget", "0.7", check=False)
+    assert "trained for no budgets" in output and "Traceback" not in output

@@ -147,7 +147,7 @@ def write(path: Path, **changes: Any) -> Path:
 
 def test_a_file_holds_it(tmp_path: Path) -> None:
     _, geometry = MODELS["bart"]
-    read = Seconds.read(str(write(tmp_path / "here.json", checked={"median_error": 0.1})))
+    read = Seconds.read(str(write(tmp_path / "here.json", checked={"median_error": 0.1})), "--flag here.json")
     assert read == Seconds(geometry, coefficients(geometry), 0.01, SETTING)
     read.check_geometry(geometry, "here.json")
     read.check_setting({"machine": "a made-up one", "beam": 4}, "here.json", "--force")
@@ -172,16 +172,16 @@ def test_a_file_holds_it(tmp_path: Path) -> None:
     ],
 )
 def test_broken_files(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="here.json is no file of python -m fairseq_switchdec calibrate"):
-        Seconds.read(str(write(tmp_path / "here.json", **changes)))
+    with pytest.raises(UserError, match="--flag here.json is no file of python -m fairseq_switchdec calibrate"):
+        Seconds.read(str(write(tmp_path / "here.json", **changes)), "--flag here.json")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('{"format": 1, ')
-    with pytest.raises(UserError, match="cut.json is no file of"):
-        Seconds.read(str(tmp_path / "cut.json"))
-    with pytest.raises(UserError, match="none.json cannot be read: No such file"):
-        Seconds.read(str(tmp_path / "none.json"))
+    with pytest.raises(UserError, match="--flag here.json is no file of"):
+        Seconds.read(str(tmp_path / "cut.json"), "--flag here.json")
+    with pytest.raises(UserError, match="--flag here.json cannot be read: No such file.*: calibrate makes it"):
+        Seconds.read(str(tmp_path / "none.json"), "--flag here.json")
 
 
 # --- the commands ---
@@ -193,7 +193,7 @@ def calibrated(corpus: Path, switchable_run: Any, tmp_path_factory: pytest.TempP
     path = tmp_path_factory.mktemp("calibrated") / "here.json"
     output = run_command(
         "calibrate", "--path", switchable_run.checkpoint, "--output", path, "--cpu", "--beam", 2, "--paths", 8,
-        "--repeats", 1, "--source-lengths", "6,20", "--target-lengths", "3,8",
+        "--batch-size", 4, "--repeats", 1, "--source-lengths", "6,20", "--target-lengths", "3,8",
     ).stdout  # fmt: skip
     assert f"wrote {path}: seconds of 10 other paths are predicted within" in output
     content = json.loads(path.read_text())
@@ -224,6 +224,12 @@ def test_training_for_seconds_and_a_report_of_them(corpus: Path, calibrated: Pat
     assert "of its seconds)" in output
     content = json.loads(report.read_text())
     assert 0 < content["seconds_cost"] <= 1 and len(content["per_input"]) == 20
+    calibrated.rename(calibrated.with_name("away.json"))
+    validated = run_command(
+        "validate", corpus, *SWITCHABLE_FLAGS, "--path", checkpoint, "--cpu", "--batch-size", 5, "--log-format", "json"
+    ).stdout  # where the file is not
+    calibrated.with_name("away.json").rename(calibrated)
+    assert '"valid_cost": "' in validated and '"valid_seconds_cost"' not in validated
     assert all(entry["seconds"] > 0 and 0 < entry["seconds_cost"] <= 1 for entry in content["per_input"])
 
 
@@ -233,6 +239,7 @@ def test_training_for_seconds_and_a_report_of_them(corpus: Path, calibrated: Pat
         ({"precision": "int8"}, [], "was measured with precision int8, this run has fp32"),
         ({"machine": "another"}, [], "was measured with machine another, this run has"),
         ({}, ["--beam", 3], "was measured with beam 2, this run has 3"),
+        ({}, ["--batch-size", 5], "was measured with batch size 4, this run has 5"),
         ({"seconds": []}, [], "is no file of python -m fairseq_switchdec calibrate"),
     ],
 )
@@ -243,7 +250,8 @@ def test_seconds_of_something_else(
     path.write_text(json.dumps({**json.loads(calibrated.read_text()), **changes}))
     report = ("--switch-report", tmp_path / "report.json", "--switch-seconds", path, *flags)
     output = generate(corpus, switchable_run.checkpoint, *report, check=False)
-    assert f"{path} {message}" in output and "Traceback" not in output
+    assert f"--switch-seconds {path} {message}" in output and "Traceback" not in output
+    assert "--switch-seconds-force" in output or "seconds" in changes
     if "seconds" not in changes:
         generate(corpus, switchable_run.checkpoint, *report, "--switch-seconds-force")
         assert json.loads((tmp_path / "report.json").read_text())["seconds_cost"] > 0
@@ -253,7 +261,7 @@ def test_training_for_another_models_seconds_is_refused(corpus: Path, tmp_path: 
     output = train(corpus, tmp_path / "model", "--policy-cost", write(tmp_path / "here.json"), check=False)
     assert "here.json was measured on another geometry: encoder_dim is 12 there, 24 here" in output
     output = train(corpus, tmp_path / "model", "--policy-cost", tmp_path / "none.json", check=False)
-    assert "none.json cannot be read" in output and "Traceback" not in output
+    assert "--policy-cost" in output and "none.json cannot be read" in output and "Traceback" not in output
 
 
 @pytest.mark.parametrize(
@@ -268,6 +276,26 @@ def test_training_for_another_models_seconds_is_refused(corpus: Path, tmp_path: 
 def test_wrong_options(tmp_path: Path, flags: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_args(["--path", "x", "--output", str(tmp_path / "x.json"), *flags])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_what_is_timed_is_what_runs(switchable_run: Any, tmp_path: Path, monkeypatch: Any, precision: str) -> None:
+    """Generation packs a model's weights, in the precision that was asked for."""
+    from fairseq_switchdec import calibrate as module
+    from fairseq_switchdec.compat.user_dir import register_tasks_and_models
+
+    register_tasks_and_models()
+    flags = ["--cpu", "--paths", "8", "--repeats", "1", "--source-lengths", "5,9", "--target-lengths", "2,4"]
+    named = ["--path", str(switchable_run.checkpoint), "--output", str(tmp_path / "x.json")]
+    args = parse_args([*named, *flags, "--switch-precision", precision])
+    task, model = module.load(args)
+    model = module.place(model, args)
+    assert model.packed == precision
+    seconds, checked = module.calibrate(task, model, args)
+    assert seconds.setting["precision"] == precision and len(checked) == 10
+    assert model.packed == precision
+    with pytest.raises(UserError, match="--fp16 is for a GPU"):
+        module.place(model, parse_args([*named, *flags, "--fp16"]))
 
 
 def test_lengths_that_do_not_fit(switchable_run: Any, tmp_path: Path) -> None:

@@ -78,7 +78,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
         self.objective = task.build_objective(cfg)
         self.rule = build_rule(cfg)
         self.learner: PolicyLearner | None = None
-        self.reachable = False  # whether the budget is known to be
 
     def train(self, mode: bool = True) -> LexicoPolicyCriterion:
         """fairseq's trainer calls this once before an update's first micro-batch, also after an update that was skipped
@@ -96,8 +95,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         self.require_switchable(model)
         decisions = self.task.run_decisions(model, sample)
         dial = model.encoder.policy.dial
-        if isinstance(decisions, GreedyChoice) and decisions.budgets is None and dial is not None:
-            decisions = GreedyChoice(dial.in_turn(self.task.input_ids(sample)))
+        if isinstance(decisions, GreedyChoice) and decisions.budgets is None and dial is not None and self.learner:
+            decisions = GreedyChoice(dial.in_turn(self.task.input_ids(sample)))  # validation of a training
         path = self.objective.loss(model, sample, decisions)
         keep_all = self.objective.loss(model, sample, model.encoder.space.keep_all(len(path.decisions)))
         log = self.log_path(model, sample, path) | self.log_keep_all(keep_all, slice(None))
@@ -124,6 +123,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         evidence = None
         shown = sampled
         if not isinstance(decisions, Decisions):
+            if update_num == 0:
+                self.check_reachable(model, sample, sampled)
             with torch.no_grad():
                 shown = self.objective.loss(model, sample, self.greedy_decisions(policy, sampled, budgets))
             evidence = self.gather(model, sample, decisions, sampled, shown, ~keep_all, log)
@@ -174,7 +175,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
         """
         policy, options = model.encoder.policy, self.cfg
         prices, lengths = self.objective.prices(model), self.objective.lengths(model, sample, sampled)
-        self.check_reachable(policy, prices, lengths)
         costs = [cost(prices, path.decisions, lengths, policy.flops()) for path in (sampled, greedy)]
         sampled_cost, greedy_cost = (value.to(sampled.quality) for value in costs)
         rows = explored.to(sampled.quality.device)
@@ -223,22 +223,22 @@ class LexicoPolicyCriterion(FairseqCriterion):
             features=sampled.features,
         )
 
-    def check_reachable(self, policy: SwitchPolicy, prices: Prices, lengths: Lengths) -> None:
+    def check_reachable(self, model: Any, sample: dict[str, Any], path: PathLoss) -> None:
         """Refuse a budget that no path keeps within, by the first batch.
 
         Raises:
             UserError: with what always runs.
         """
-        if (self.cfg.policy_rule != "budget" and policy.dial is None) or self.reachable:
+        policy, lengths = model.encoder.policy, self.objective.lengths(model, sample, path)
+        if self.cfg.policy_rule != "budget" and policy.dial is None:
             return
         budget, _ = flops_budgets(self.cfg)
-        least = float(least_cost(prices, policy.space, lengths, policy.flops()).mean())
+        least = float(least_cost(self.objective.prices(model), policy.space, lengths, policy.flops()).mean())
         if budget < least:
             raise UserError(
-                f"--policy-flops-budget {self.cfg.policy_flops_budget}: what always runs takes {least:.3f} of the "
-                "cost of these inputs: ask for more"
+                f"--policy-flops-budget {self.cfg.policy_flops_budget}: what always runs costs {least:.3f} of these "
+                "inputs' keep-all path: ask for more"
             )
-        self.reachable = True
 
     def expected_cost(
         self, policy: SwitchPolicy, prices: Prices, lengths: Lengths, distribution: DecisionDistribution
@@ -250,7 +250,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         self, policy: SwitchPolicy, prices: Prices, lengths: Lengths, features: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Costs of the greedy path and those that the policy expects, if all inputs were asked for each knot of the
-        dial: float64 (K,) each, summed over the inputs.
+        dial: float64 (K,) each, summed over the inputs. With ``--switch-per-layer`` by the features of the tried path.
         """
         assert policy.dial is not None
         knots, inputs = policy.dial.knots, len(features)

@@ -5,6 +5,7 @@ A task gives its `Objective` by ``build_objective(options)``; all else in Algori
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,7 +89,7 @@ class GenerationObjective(Objective):
     def __init__(self, options: LexicoPolicyCriterionConfig, padding_idx: int):
         super().__init__(options)
         self.padding_idx = padding_idx
-        self.seconds = None if options.policy_cost == "flops" else Seconds.read(options.policy_cost)
+        self.seconds: Seconds | None = None
 
     def loss(self, model: Any, sample: dict[str, Any], decisions: Decisions | Chooser | None) -> PathLoss:
         """`PathLoss.quality` is the negative log-likelihood in nats a token."""
@@ -110,14 +111,17 @@ class GenerationObjective(Objective):
         return model.geometry
 
     def prices(self, model: Any) -> Prices:
-        """FLOPs, or the seconds of ``--policy-cost FILE``.
+        """FLOPs, or the seconds of ``--policy-cost FILE``; a checkpoint may be validated where that file is not.
 
         Raises:
-            UserError: which were measured on another model.
+            UserError: which cannot be read, or were measured on another model.
         """
-        if self.seconds is None:
+        path = self.options.policy_cost
+        if path == "flops" or (self.seconds is None and not model.training and not os.path.exists(path)):
             return self.geometry(model)
-        self.seconds.check_geometry(model.geometry, f"--policy-cost {self.options.policy_cost}")
+        if self.seconds is None:
+            self.seconds = Seconds.read(path, f"--policy-cost {path}")
+            self.seconds.check_geometry(model.geometry, f"--policy-cost {path}")
         return self.seconds
 
     def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -66,8 +67,8 @@ class DecisionSource:
         check_range("switch_random_keep", self.random_keep, "in [0, 1]", lambda value: 0 <= value <= 1)
         self.entries = None if self.choice in RUN_DECISIONS else read_entries(self.choice)
         self.table: dict[int, Decisions] = {}
-        #: `Dial` budgets, taken in turn by input id; empty where none are asked for.
-        self.asked = read_budgets(options.switch_budget)
+        #: `Dial` budgets: of all inputs, or of each; none where nobody asks.
+        self.asked, self.each = read_budgets(options.switch_budget)
         if self.asked and self.choice not in POLICY_DECISIONS:
             raise UserError(
                 f"--switch-budget {options.switch_budget} asks the policy, --switch-decisions {self.choice} does not: "
@@ -75,15 +76,20 @@ class DecisionSource:
             )
 
     def __call__(
-        self, space: DecisionSpace, ids: Tensor, greedy_of_all: Callable[[], dict[int, Decisions]]
+        self,
+        space: DecisionSpace,
+        ids: Tensor,
+        greedy_of_all: Callable[[], dict[int, Decisions]],
+        rows: Tensor | None = None,
     ) -> Decisions | GreedyChoice:
         """The decisions of some inputs, int64 (B,) ids, or how to make them.
 
         Args:
             greedy_of_all: greedy decisions of every input of the run, for ``shuffled``; called once.
+            rows: what the user counts, where that is not every input; int64 (B,).
         """
         if self.choice == "greedy":
-            return self.greedy(ids)
+            return self.greedy(ids if rows is None else rows)
         if self.choice == "keep-all":
             return space.keep_all(len(ids))
         if self.choice == "random":
@@ -96,19 +102,45 @@ class DecisionSource:
         return forced.select(ids.cpu() % len(forced))
 
     def greedy(self, ids: Tensor) -> GreedyChoice:
-        """The policy's own decisions, at what is asked for."""
-        return GreedyChoice(torch.tensor(self.asked)[ids.cpu() % len(self.asked)] if self.asked else None)
+        """The policy's own decisions, at what is asked for.
+
+        Raises:
+            UserError: there are fewer budgets than inputs.
+        """
+        if not self.asked:
+            return GreedyChoice()
+        if not self.each:
+            return GreedyChoice(torch.full((len(ids),), self.asked[0]))
+        if len(ids) and int(ids.max()) >= len(self.asked):
+            raise UserError(f"--switch-budget holds {len(self.asked)} budgets: there are more inputs")
+        return GreedyChoice(torch.tensor(self.asked)[ids.cpu()])
+
+    def check_count(self, inputs: int) -> None:
+        """Refuse budgets for more or fewer inputs.
+
+        Raises:
+            UserError: saying how many there are.
+        """
+        if self.each and len(self.asked) != inputs:
+            raise UserError(f"--switch-budget holds {len(self.asked)} budgets, one a line: there are {inputs} inputs")
 
     @contextmanager
-    def asking(self, budgets: Any) -> Iterator[None]:
-        """Ask for other budgets for a while: a number, "auto", or a list of them, one for each input."""
-        before = self.asked
+    def asking(self, budgets: Any, inputs: int) -> Iterator[None]:
+        """Ask for other budgets for a while: a number, "auto", or a list of them, one for each input.
+
+        Raises:
+            UserError: they are none, or not as many as inputs.
+        """
+        before = self.asked, self.each
         several = isinstance(budgets, Sequence) and not isinstance(budgets, str)
         self.asked = [parse_budget(budget, "switch_budget") for budget in (budgets if several else [budgets])]
+        self.each = several
         try:
+            if several and len(budgets) != inputs:
+                raise UserError(f"switch_budget: {len(budgets)} budgets for {inputs} sentences: give one for each")
             yield
         finally:
-            self.asked = before
+            self.asked, self.each = before
 
     def check(self, policy: SwitchPolicy) -> None:
         """Refuse decisions or budgets that do not fit a model, before generation starts.
@@ -118,6 +150,14 @@ class DecisionSource:
         """
         if self.entries is not None:
             self.forced(policy.space)
+        self.check_budgets(policy)
+
+    def check_budgets(self, policy: SwitchPolicy) -> None:
+        """Refuse what a policy cannot be asked for.
+
+        Raises:
+            UserError: naming the flag.
+        """
         dial = policy.dial
         if self.asked and dial is None:
             raise UserError(
@@ -146,7 +186,7 @@ class DecisionSource:
             raise UserError(f"--switch-decisions {self.choice}: {error} (this model has {space.in_words()})") from None
 
 
-def parse_budget(text: Any, where: str) -> float:
+def parse_budget(text: Any, where: str, more: str = "") -> float:
     """A number in (0, 1], or `AUTO`.
 
     Raises:
@@ -159,20 +199,20 @@ def parse_budget(text: Any, where: str) -> float:
     except (TypeError, ValueError):
         budget = math.nan
     if not 0 < budget <= 1:
-        raise UserError(f"{where} {text!r} must be in (0, 1], or auto")
+        raise UserError(f"{where} {text!r} must be in (0, 1], or auto{more}")
     return budget
 
 
-def read_budgets(text: str | None) -> list[float]:
-    """What ``--switch-budget`` says: nothing, one budget, or those of a file.
+def read_budgets(text: str | None) -> tuple[list[float], bool]:
+    """What ``--switch-budget`` says: nothing, one budget, or those of a file; and whether it is one for each input.
 
     Raises:
         UserError: it is no budget, and no file of them.
     """
     if text is None:
-        return []
-    if not os.path.exists(text):
-        return [parse_budget(text, "--switch-budget")]
+        return [], False
+    if not os.path.isfile(text) or re.fullmatch(r"auto|[0-9.]+", text):
+        return [parse_budget(text, "--switch-budget", " (there is no such file either)")], False
     try:
         with open(text, encoding="utf-8") as file:
             lines = file.read().split("\n")
@@ -182,7 +222,8 @@ def read_budgets(text: str | None) -> list[float]:
         lines.pop()
     if not lines:
         raise UserError(f"--switch-budget {text} is empty: it holds one budget a line")
-    return [parse_budget(line.strip(), f"--switch-budget {text}, line {n}:") for n, line in enumerate(lines, start=1)]
+    where = f"--switch-budget {text}, line"
+    return [parse_budget(line.strip(), f"{where} {number}:") for number, line in enumerate(lines, start=1)], True
 
 
 def read_entries(path: str) -> list[Any]:

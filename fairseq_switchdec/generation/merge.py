@@ -21,9 +21,12 @@ SETTINGS = {
     "decisions": "--switch-decisions",
     "random_keep": "--switch-random-keep",
     "budget": "--switch-budget",
+    "seconds": "--switch-seconds",
     "seed": "--seed",
     "generation": "the decoding options",
 }
+#: What older reports do not say.
+NEWER = {"budget", "seconds"}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -57,7 +60,8 @@ def read_report(path: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(open_text(path))
-        of_shard = {"id", "of", "inputs"} <= content["shard"].keys() and content["run"].keys() >= SETTINGS.keys()
+        of_shard = content["shard"].keys() >= {"id", "of", "inputs"}
+        of_shard = of_shard and content["run"].keys() >= SETTINGS.keys() - NEWER
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -119,7 +123,7 @@ def check_same_run(first: str, reference: dict[str, Any], path: str, report: dic
     if report["shard"]["of"] != reference["shard"]["of"]:
         raise UserError(f"{path} is one of {report['shard']['of']} shards, {first} one of {reference['shard']['of']}")
     for name, option in SETTINGS.items():
-        ours, theirs = reference["run"][name], report["run"][name]
+        ours, theirs = reference["run"].get(name), report["run"].get(name)
         if ours != theirs:
             raise UserError(f"{path} is of another run than {first}: {option} differs ({name} {theirs}, not {ours})")
 

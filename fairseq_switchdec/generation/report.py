@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -109,7 +110,7 @@ class SwitchReport:
         self.seconds += seconds
 
     def lines(self) -> str:
-        """Two lines for people."""
+        """The summary for people."""
         return summary_lines(summary(self.inputs, self.seconds))
 
     def write(self, complete: bool = True) -> str:
@@ -160,16 +161,21 @@ def asked_and_reached(inputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """By `--switch-budget`, as text: how many ``inputs`` asked for it, and the mean ``cost`` they reached; none where
     there was no dial.
     """
-    found: dict[str, list[tuple[float, ...]]] = {}
-    names = ("cost", "seconds_cost")
+    costs: dict[str, dict[str, array[float]]] = {}
     for entry in inputs:
         if "budget" in entry:
-            found.setdefault(str(entry["budget"]), []).append(tuple(entry[name] for name in names if name in entry))
-    means = {
-        asked: dict(zip(names, (math.fsum(column) / len(rows) for column in zip(*rows))))
-        for asked, rows in sorted(found.items())
+            found = costs.setdefault(str(entry["budget"]), {})
+            for name in ("cost", "seconds_cost"):
+                if name in entry:
+                    found.setdefault(name, array("d")).append(entry[name])
+    if not costs:
+        return {}
+    return {
+        "budgets": {
+            asked: {"inputs": len(found["cost"]), **{name: math.fsum(each) / len(each) for name, each in found.items()}}
+            for asked, found in sorted(costs.items())
+        }
     }
-    return {"budgets": {asked: {"inputs": len(found[asked]), **mean} for asked, mean in means.items()}} if found else {}
 
 
 def summary_lines(total: dict[str, Any]) -> str:
@@ -185,12 +191,13 @@ def summary_lines(total: dict[str, Any]) -> str:
 
 def budget_line(total: dict[str, Any]) -> str:
     """What was asked for and reached, for people: the first few budgets; empty where none was."""
-    found = [
-        f"{asked if asked == 'auto' else format(float(asked), '.1%')} -> {reached['cost']:.1%}"
-        for asked, reached in total.get("budgets", {}).items()
-    ]
-    more = f", and {len(found) - 10} more" if len(found) > 10 else ""
-    return f"Budget asked for -> reached: {', '.join(found[:10])}{more}" if found else ""
+    lines = []
+    for asked, reached in total.get("budgets", {}).items():
+        share = asked if asked == "auto" else format(float(asked), ".1%")
+        seconds = f" of the FLOPs, {reached['seconds_cost']:.1%} of the seconds" if "seconds_cost" in reached else ""
+        lines.append(f"{share} -> {reached['cost']:.1%}{seconds}")
+    more = f", and {len(lines) - 10} more" if len(lines) > 10 else ""
+    return f"Budget asked for -> reached: {', '.join(lines[:10])}{more}" if lines else ""
 
 
 def shard_path(path: str, shard: int, shards: int) -> str:

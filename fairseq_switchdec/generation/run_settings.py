@@ -23,9 +23,10 @@ def run_settings(model: nn.Module, options: SwitchOptions, generation: Any) -> d
     decisions, budget = options.switch_decisions, options.switch_budget
     return {
         "model": model_digest(model),
-        "decisions": decisions if decisions in RUN_DECISIONS else digest(Path(decisions).read_bytes()),
+        "decisions": decisions if decisions in RUN_DECISIONS else file_or_word(decisions),
         "random_keep": options.switch_random_keep,
-        "budget": digest(Path(budget).read_bytes()) if budget is not None and Path(budget).is_file() else budget,
+        "budget": file_or_word(budget),
+        "seconds": file_or_word(getattr(options, "switch_seconds", None)),
         "precision": options.switch_precision,
         "seed": options.seed,
         "generation": generation_settings(generation),
@@ -49,6 +50,11 @@ def model_digest(model: nn.Module) -> str:
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def file_or_word(text: str | None) -> str | None:
+    """What an option says: the digest of the file that it names, or its word."""
+    return digest(Path(text).read_bytes()) if text is not None and Path(text).is_file() else text
 
 
 def digest(data: bytes) -> str:

@@ -23,30 +23,34 @@ BPE_FILES = {
 }
 
 
-class CountsSentences:
-    """Comes before a hub interface: ``--switch-decisions`` and ``--switch-report`` know a sentence by its place in the
-    call.
-
-    fairseq's builds batches of all sentences, and of every such batch batches again, whose ids begin at 0.
-    """
+class AsksForBudgets:
+    """Comes before a hub interface: its calls take a budget (``--switch-budget``)."""
 
     task: Any
 
-    def generate(self, *args: Any, switch_budget: Any = None, **kwargs: Any) -> Any:
+    def generate(self, tokenized_sentences: Any, *args: Any, switch_budget: Any = None, **kwargs: Any) -> Any:
         """fairseq's, which ``sample`` and ``translate`` hand their options to.
 
         Args:
-            switch_budget: as ``--switch-budget``: a number or "auto"; or a list of them, one for each sentence.
+            switch_budget: a number or "auto"; or a list of them, one for each sentence.
         """
         if switch_budget is None:
-            return super().generate(*args, **kwargs)  # type: ignore[misc]
-        with self.task.source.asking(switch_budget):
-            return super().generate(*args, **kwargs)  # type: ignore[misc]
+            return super().generate(tokenized_sentences, *args, **kwargs)  # type: ignore[misc]
+        with self.task.source.asking(switch_budget, len(tokenized_sentences)):
+            return super().generate(tokenized_sentences, *args, **kwargs)  # type: ignore[misc]
+
+
+class SwitchableHubInterface(AsksForBudgets, BARTHubInterface):
+    """BART's hub interface.
+
+    It builds batches of all sentences, and of every such batch batches again, whose ids begin at 0: the task is told
+    what they are in the call, since its decisions, budgets and report know a sentence by that.
+    """
 
     def _build_batches(self, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
         outer = getattr(self.task, "caller_ids", None) is None  # another task's decisions know no ids
         try:
-            for batch in super()._build_batches(*args, **kwargs):  # type: ignore[misc]
+            for batch in super()._build_batches(*args, **kwargs):
                 if outer:
                     self.task.caller_ids = batch["id"]
                 yield batch
@@ -55,11 +59,7 @@ class CountsSentences:
                 self.task.caller_ids = None
 
 
-class SwitchableHubInterface(CountsSentences, BARTHubInterface):
-    """BART's hub interface."""
-
-
-class SwitchableGeneratorHub(CountsSentences, GeneratorHubInterface):
+class SwitchableGeneratorHub(AsksForBudgets, GeneratorHubInterface):
     """fairseq's hub interface of models that generate."""
 
     def __init__(self, cfg: Any, task: Any, model: Any):

@@ -129,11 +129,13 @@ class SwitchableModel(PackableModel):
         for key, value in own.items():
             if key.startswith(OURS) or key.endswith("coder.version"):
                 state_dict.setdefault(key, value)
-        for key in [key for key in state_dict if key.startswith("learner_state.")]:
+        learned = [key for key in state_dict if key.startswith("learner_state.")]
+        for key in learned:
             if key not in own:  # an average that an older version kept
                 del state_dict[key]
-            elif state_dict[key].shape != own[key].shape:  # of a policy without this one's dial: it begins anew
-                state_dict[key] = own[key]
+        if any(state_dict[key].shape != own[key].shape for key in learned if key in own):
+            logger.info("the checkpoint's policy had no budgets to be asked for: its learning begins anew")
+            state_dict.update((key, value) for key, value in own.items() if key.startswith("learner_state."))
         super().upgrade_state_dict_named(state_dict, name)  # type: ignore[misc]
         self.check_fits(state_dict)
 
@@ -149,6 +151,13 @@ class SwitchableModel(PackableModel):
                 f"the checkpoint embeds {state_dict[embedding].size(0)} tokens, the data's dictionary has "
                 f"{len(self.encoder.dictionary)}: binarize the data with the checkpoint's own dict.txt "
                 "(fairseq-preprocess --srcdict dict.txt --tgtdict dict.txt)"
+            )
+        budgets = "encoder.policy.budgets"
+        if budgets in own and not torch.allclose(state_dict[budgets].to(own[budgets]), own[budgets]):
+            low, high, auto = state_dict[budgets].tolist()
+            raise UserError(
+                f"the checkpoint's policy was trained with --policy-flops-budget {low:g}:{high:g} and --policy-rule "
+                f"{'quality' if auto else 'budget'}: give the same"
             )
         missing = sorted(own.keys() - state_dict.keys())
         unknown = sorted(state_dict.keys() - own.keys())

@@ -16,7 +16,7 @@ from ..compat.user_dir import register_tasks_and_models
 from ..config import RUN_DECISIONS
 from ..errors import UserError
 from ..files import check_writable
-from ..generation.run_settings import digest, model_digest
+from ..generation.run_settings import file_or_word, model_digest
 from ..models.bart.plain import can_become_switchable, flat_args, name_switchable
 from ..runtime.packing import PRECISIONS
 from .run import Runner, file_digest
@@ -24,7 +24,7 @@ from .run import Runner, file_digest
 logger = logging.getLogger(__name__)
 
 #: Options of the task that are taken over where the command gives them.
-TASK_OPTIONS = ("data", "seed", "switch_decisions", "switch_random_keep", "switch_budget", "switch_precision")
+TASK_OPTIONS = ("data", "seed", "switch_decisions", "switch_random_keep", "switch_precision")
 
 
 def predicting_tasks() -> dict[str, Any]:
@@ -121,6 +121,9 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
     for name in TASK_OPTIONS:
         if getattr(args, name) is not None:
             setattr(options, name, getattr(args, name))
+    options.switch_budget = args.switch_budget  # not what training was validated with
+    if args.task == "switchable_task":
+        fill_translation(options, args.path)
     state["args"] = options
     args.weights = set(state["model"])  # fairseq makes up what is missing
     torch.manual_seed(args.seed)  # a plain BART's new policy is the same in a resumed run
@@ -128,6 +131,32 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
     if not hasattr(models[0].encoder, "policy"):
         raise UserError(f"--path {args.path} holds no BART that can switch: train it with --arch switchable_bart")
     return task, models[0].eval()
+
+
+def fill_translation(options: Any, path: str) -> None:
+    """What the translation task must know: of an imported or released checkpoint, any languages, and the dictionary
+    beside it; and nothing of what training was validated by.
+    """
+    options.source_lang = getattr(options, "source_lang", None) or "source"
+    options.target_lang = getattr(options, "target_lang", None) or "target"
+    if not os.path.isdir(getattr(options, "data", None) or ""):
+        options.data = os.path.dirname(os.path.abspath(path))
+    options.eval_rouge, options.switch_seconds, options.switch_report = False, None, None
+
+
+def place(model: Any, args: argparse.Namespace) -> Any:
+    """A model where it runs, packed for that.
+
+    Raises:
+        UserError: ``--fp16`` without a GPU, or ``--switch-precision`` on one.
+    """
+    model.make_generation_fast_()
+    if torch.cuda.is_available() and not args.cpu:
+        model = (model.half() if args.fp16 else model).cuda()
+    elif args.fp16:
+        raise UserError("--fp16 is for a GPU: on the CPU use --switch-precision bf16 or int8")
+    model.pack(args.switch_precision)
+    return model
 
 
 def cli_main() -> None:
@@ -142,13 +171,13 @@ def cli_main() -> None:
     task, model = load(args)
     task.source.check(model.encoder.policy)
     predictor = task.build_predictor(args, model)
-    forced, budget = args.switch_decisions not in RUN_DECISIONS, args.switch_budget
+    decisions = args.switch_decisions
     run = {
         "model": model_digest(model),
         "input": input_digest,
-        "decisions": digest(open_bytes(args.switch_decisions)) if forced else args.switch_decisions,
+        "decisions": decisions if decisions in RUN_DECISIONS else file_or_word(decisions),
         "random_keep": args.switch_random_keep,
-        "budget": digest(open_bytes(budget)) if budget is not None and os.path.isfile(budget) else budget,
+        "budget": file_or_word(args.switch_budget),
         "precision": args.switch_precision,
         "seed": args.seed,
         "batch_size": args.batch_size,
@@ -158,17 +187,8 @@ def cli_main() -> None:
         "report": args.switch_report is not None,
         **predictor.settings(),
     }
-    if torch.cuda.is_available() and not args.cpu:
-        model = (model.half() if args.fp16 else model).cuda()
-    else:
-        model.pack(args.switch_precision)
+    model = place(model, args)
     try:
         print(Runner(task, model, predictor, args).predict(run, lines if predictor.rows_are_lines else None))
     except KeyboardInterrupt:
         raise UserError(f"interrupted: give the same command again to go on with {args.output}") from None
-
-
-def open_bytes(path: str) -> bytes:
-    """A file's content."""
-    with open(path, "rb") as file:
-        return file.read()

@@ -87,9 +87,12 @@ class Runner:
 
     def window(self, rows: list[tuple[Any, Encoded | str]], journal: Journal, bar: tqdm) -> None:
         """Predict some rows and add them to the journal."""
-        inputs = [tokens for _, item in rows if isinstance(item, Encoded) for tokens in item.inputs]
+        first = journal.progress.rows
+        usable = [(first + place, item) for place, (_, item) in enumerate(rows) if isinstance(item, Encoded)]
+        found = [(tokens, row) for row, item in usable for tokens in item.inputs]
+        inputs = [tokens for tokens, _ in found]
         report = SwitchReport(None)
-        results = self.results(inputs, journal.progress.inputs, report, bar)
+        results = self.results(inputs, [row for _, row in found], journal.progress.inputs, report, bar)
         given = iter(results)
         texts, bad = [], 0
         for row, item in rows:
@@ -116,10 +119,11 @@ class Runner:
             logger.warning("%s; it is not predicted", place)
             return str(error)
 
-    def results(self, inputs: list[Tensor], before: int, report: SwitchReport, bar: tqdm) -> list[Any]:
+    def results(self, inputs: list[Tensor], rows: list[int], before: int, report: SwitchReport, bar: tqdm) -> list[Any]:
         """One result an input, in their order.
 
         Args:
+            rows: each input's row in the file, from 0.
             before: inputs of earlier windows: an input's id is its place among all.
             report: gets what every input ran.
             bar: shows how many inputs are done; a single row may have a thousand.
@@ -130,19 +134,20 @@ class Runner:
             net_input = self.predictor.batch([inputs[place] for place in places])
             net_input = {name: value.to(self.device) for name, value in net_input.items()}
             ids = torch.tensor(places) + before
-            for place, result in zip(places, self.batch(ids, net_input, report)):
+            of_rows = torch.tensor([rows[place] for place in places])
+            for place, result in zip(places, self.batch(ids, of_rows, net_input, report)):
                 results[place] = result
             done += len(places)
             bar.set_postfix_str(f"{done} of {len(inputs)} inputs read ahead", refresh=False)
             bar.update(0)
         return results
 
-    def batch(self, ids: Tensor, net_input: dict[str, Any], report: SwitchReport) -> list[Any]:
+    def batch(self, ids: Tensor, rows: Tensor, net_input: dict[str, Any], report: SwitchReport) -> list[Any]:
         """The results of a batch under its decisions."""
         encoder = self.model.encoder
         start = time.perf_counter()
         with torch.no_grad():
-            decisions = self.task.run_decisions(self.model, {"id": ids, "net_input": net_input})
+            decisions = self.task.run_decisions(self.model, {"id": ids, "rows": rows, "net_input": net_input})
             greedy = None
             if not isinstance(decisions, Decisions):
                 decisions = greedy = GreedyRecorder(encoder.space, len(ids), decisions.budgets)

@@ -43,7 +43,9 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         self.set_up_switching(cfg)
         check_range("switch_compare", cfg.switch_compare, "0 or more", lambda value: value >= 0)
         if cfg.switch_seconds is not None:
-            self.report.prices = Seconds.read(cfg.switch_seconds)
+            if cfg.switch_report is None:
+                raise UserError(f"--switch-seconds {cfg.switch_seconds} is for --switch-report: give that too")
+            self.report.prices = Seconds.read(cfg.switch_seconds, f"--switch-seconds {cfg.switch_seconds}")
         self.rouge: ValidationRouge | None = None
         self.run_batches: Any = None  # places in the data set, of all shards of a run
         # fairseq-interactive passes no ids on: those of its lines are counted here.
@@ -132,6 +134,7 @@ class SwitchableTask(SwitchingTask, TranslationTask):
                 f"--num-shards {self.cfg.num_shards}, but subset {self.cfg.gen_subset} is {len(sizes)} batches: give "
                 "fewer shards, or a smaller --batch-size or --max-tokens to all of them"
             )
+        self.source.check_count(len(self.run_dataset))
         lengths = digest(np.asarray(self.run_dataset.src_sizes, dtype=np.int64).tobytes())
         own = sum(sizes[self.cfg.shard_id :: self.cfg.num_shards])
         self.report.expect(own, sum(sizes), f"{self.cfg.gen_subset} {lengths}")
@@ -184,7 +187,8 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         """Whether the report is to say what a policy's reading is worth: of inputs with targets, decided greedily."""
         wanted = self.cfg.switch_report is not None and self.cfg.switch_compare > 0
         targets = self.run_batches is not None and self.run_dataset.tgt is not None
-        return wanted and targets and self.cfg.switch_decisions == "greedy" and not self.report.compared
+        alike = not self.source.each  # budgets of its own are no reading
+        return wanted and targets and alike and self.cfg.switch_decisions == "greedy" and not self.report.compared
 
     def compare(self, model: Any, beam: int) -> dict[int, dict[str, dict[str, float]]]:
         """`fairseq_switchdec.generation.reading.compare` for inputs spread over the whole run, of all its shards."""
@@ -210,10 +214,11 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         """
         switchable = [model for model in models if hasattr(model.encoder, "policy")]
         if not switchable:
-            if self.cfg.switch_report is not None or self.cfg.switch_decisions not in ("greedy", "keep-all"):
+            asked = self.cfg.switch_report is not None or bool(self.source.asked)
+            if asked or self.cfg.switch_decisions not in ("greedy", "keep-all"):
                 raise UserError(
-                    "--switch-report and --switch-decisions need a switchable checkpoint (--arch switchable_...), "
-                    "or one of a plain BART that can run as such; --path names neither"
+                    "--switch-report, --switch-budget and --switch-decisions need a switchable checkpoint (--arch "
+                    "switchable_...), or one of a plain BART that can run as such; --path names neither"
                 )
             return
         for name in ("print_alignment", "replace_unk"):
@@ -244,6 +249,8 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         seconds.check_geometry(model.geometry, where)
         precision = "fp16" if weight.dtype == torch.float16 else self.cfg.switch_precision
         setting = {"machine": machine(weight.device), "precision": precision, "beam": beam}
+        if self.run_batches is not None:
+            setting["batch_size"] = max(map(len, self.run_batches))
         if not self.cfg.switch_seconds_force:
             seconds.check_setting(setting, where, "--switch-seconds-force")
 

@@ -81,7 +81,12 @@ class SwitchingTask:
             task, method = self.head
             if not hasattr(ARCH_MODEL_REGISTRY.get(getattr(cfg, "_name", None) or getattr(cfg, "arch", None)), method):
                 raise UserError(f"--task {task} needs --arch switchable_bart (or _base, _tiny)")
-        return super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        if hasattr(model.encoder, "policy") and self.source.asked:
+            self.source.check_budgets(model.encoder.policy)
+            if not self.source.each:
+                model.encoder.policy.default_budget = self.source.asked[0]
+        return model
 
     # --- training ---
 
@@ -162,7 +167,8 @@ class SwitchingTask:
 
     def run_decisions(self, model: Any, sample: dict[str, Any]) -> Decisions | GreedyChoice:
         """What ``--switch-decisions`` and ``--switch-budget`` say about a batch."""
-        return self.source(model.encoder.space, self.input_ids(sample), lambda: self.greedy_decisions(model))
+        ids = self.input_ids(sample)
+        return self.source(model.encoder.space, ids, lambda: self.greedy_decisions(model), sample.get("rows"))
 
     def input_ids(self, sample: dict[str, Any]) -> Tensor:
         """int64 (B,): the places of a batch's inputs in the data set."""
@@ -192,7 +198,7 @@ class SwitchingTask:
         return table
 
     def finish_report(self) -> None:
-        """At the end of the run: the file, and two lines beside fairseq's scores."""
+        """At the end of the run: the file, and lines for people beside fairseq's scores."""
         if self.report.inputs:
             interrupted = hasattr(sys, "last_value")  # Python sets it for an exception that ended the program
             path = self.report.write(complete=not interrupted)

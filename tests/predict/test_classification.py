@@ -174,6 +174,48 @@ def test_decisions_that_are_given(monkeypatch, classifier, bpe, tmp_path):
     assert not list(tmp_path.glob("refused*"))
 
 
+def test_every_row_has_its_budget(monkeypatch, classifier, bpe, tmp_path):
+    """Also after rows that cannot be predicted, and in a run that was validated with another."""
+    run_command(
+        "train", classifier.binary, *TASK, *architecture("switchable_bart_base"), *POLICY_FLAGS, *COMMON,
+        "--num-classes", 2, "--save-dir", tmp_path, "--max-update", 2, "--policy-flops-budget", "0.6:1.0",
+        "--policy-rule", "budget", "--switch-budget", 0.75,
+    )  # fmt: skip
+    dialled = SimpleNamespace(checkpoint=tmp_path / "checkpoint_last.pt")
+    source, budgets, report = tmp_path / "rows.tsv", tmp_path / "budgets", tmp_path / "report.json"
+    source.write_text("\n".join(["sentence\tlabel", "fine film\t1", "warm\t7", "dull\t0", "lovely\t1"]))
+    budgets.write_text("0.6\n0.7\n0.8\n0.9\n")
+    words = ("--switch-budget", budgets, "--switch-report", report)
+    lines = predict(monkeypatch, dialled, bpe, source, tmp_path / "out.jsonl", *words)
+    assert ["error" in line for line in lines] == [False, True, False, False]
+    content = json.loads(report.read_text())
+    assert [entry["budget"] for entry in content["per_input"]] == [0.6, 0.8, 0.9]
+    assert sorted(content["budgets"]) == ["0.6", "0.8", "0.9"]
+    budgets.write_text("0.6\n0.7\n")
+    with pytest.raises(SystemExit, match="--switch-budget holds 2 budgets: there are more inputs"):
+        predict(monkeypatch, dialled, bpe, source, tmp_path / "short.jsonl", *words)
+    with pytest.raises(SystemExit, match="budgets from 0.6 to 1 of the FLOPs: give --switch-budget"):
+        predict(monkeypatch, dialled, bpe, source, tmp_path / "none.jsonl")
+    predict(monkeypatch, dialled, bpe, source, tmp_path / "kept.jsonl", "--switch-decisions", "keep-all")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_precision_is_what_runs(monkeypatch, classifier, bpe, tmp_path, precision):
+    packed: list[Any] = []
+    run = ClassificationPredictor.run
+
+    def watched(self: Any, model: Any, net_input: dict[str, Any]) -> list[Any]:
+        packed.append(model.packed)
+        return run(self, model, net_input)
+
+    monkeypatch.setattr(ClassificationPredictor, "run", watched)
+    words = ("--switch-precision", precision)
+    lines = predict(monkeypatch, classifier, bpe, classifier.data / "dev.tsv", tmp_path / "out.jsonl", *words)
+    assert set(packed) == {precision} and len(lines) == 24
+    with pytest.raises(SystemExit, match="--fp16 is for a GPU"):
+        predict(monkeypatch, classifier, bpe, classifier.data / "dev.tsv", tmp_path / "half.jsonl", "--fp16")
+
+
 def test_a_ruined_model_is_told(monkeypatch, classifier, bpe, tmp_path):
     state = load_checkpoint_to_cpu(str(classifier.checkpoint))
     state["model"]["decoder.layers.0.fc1.bias"].fill_(math.nan)
