@@ -36,7 +36,7 @@ from .seconds import Seconds, fit, machine
 logger = logging.getLogger(__name__)
 
 #: Tokens of the longest source and of the longest target, where nothing is asked for.
-LONGEST = (768, 56)
+LONGEST = (512, 32)
 #: Paths that the fitted model is checked on.
 CHECKED = 10
 
@@ -150,7 +150,7 @@ def calibrate(task: Any, model: Any, args: argparse.Namespace) -> tuple[Seconds,
     bench = Bench(task, model, args)
     sources, targets = lengths_of(model, args)
     cases = random_cases(bench, args.paths, sources, targets)
-    cases += [Case(case.decisions, source, 0) for case in cases for source in sources]
+    cases += [Case(case.decisions, source, 0) for case in cases for source in (sources[0], sources[-1])]
     logger.info("timing %d paths: sources of %s tokens, encoded only or %s written", len(cases), sources, targets)
     measured = median_seconds(bench, cases, args.repeats)
     decisions, lengths = Decisions.cat([case.decisions for case in cases]), bench.lengths(cases)
@@ -214,7 +214,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target-lengths", type=whole_numbers, metavar="N,N", help=f"tokens that are written (up to {LONGEST[1]})"
     )
-    parser.add_argument("--paths", type=int, default=24, metavar="N", help="random paths to time (%(default)s)")
+    parser.add_argument("--paths", type=int, default=16, metavar="N", help="random paths to time (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="times each is timed (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the paths (%(default)s)")
     parser.add_argument("--cpu", action="store_true", help="use the CPU though there is a GPU")
