@@ -171,9 +171,10 @@ def evidence(policy: SwitchPolicy, state: LearnerState, types: Tensor, features:
     held = [costs[1].sum().view(1), expected_costs(distribution).sum().view(1)]
     if dial is not None and budgets is not None:
         worse = worse * (dial.columns(budgets) @ price(state.caution[0]).float())
-        asked = [policy(features, knot.expand(len(types))) for knot in dial.knots]
-        greedies = [path_cost(SPACE.decisions(*distribution.greedy())) for distribution in asked]
-        held = [torch.stack(each).sum(1) for each in (greedies, [*map(expected_costs, asked)])]
+        knots = len(dial.knots)
+        asked = policy(features.repeat(knots, 1, 1), dial.knots.repeat_interleave(len(types)))
+        costs_of_all = (path_cost(SPACE.decisions(*asked.greedy())), expected_costs(asked))
+        held = [each.view(knots, -1).sum(1) for each in costs_of_all]
     differences = torch.stack([worse, costs[0] - costs[1]], dim=1)
     return Evidence(
         gradients=policy_gradients(
