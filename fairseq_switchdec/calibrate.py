@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import statistics
 import sys
 import time
@@ -248,9 +249,11 @@ def cli_main() -> None:
     logging.basicConfig(format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", level="INFO", stream=sys.stderr)
     args = parse_args()
     register_tasks_and_models()
-    task, model = load(args)
-    model = place(model, args)
+    if args.data is not None and not os.path.isdir(args.data):
+        raise UserError(f"--data {args.data} is no folder: name the one that holds dict.txt")
     try:
+        task, model = load(args)
+        model = place(model, args)
         seconds, checked = calibrate(task, model, args)
     except KeyboardInterrupt:
         raise UserError("interrupted: nothing was written") from None

@@ -131,6 +131,14 @@ SWITCHABLE_FLAGS = ["--user-dir", "fairseq_switchdec", "--task", "switchable_tas
 POLICY_FLAGS = ["--criterion", "lexico_policy_criterion", "--policy-lr", 5e-3, "--policy-statistics-inputs", 32]
 
 
+def generate(corpus: Path, checkpoint: Path, *extra: Any, check: bool = True) -> str:
+    """``fairseq-generate`` of the test set by a small beam search; stdout and stderr together."""
+    return run_command(
+        "generate", corpus, *DATA_FLAGS, *SWITCHABLE_FLAGS, "--path", checkpoint, "--gen-subset", "test", "--cpu",
+        "--beam", 2, "--max-len-b", 8, "--batch-size", 4, "--num-workers", 0, *extra, check=check,
+    ).stdout  # fmt: skip
+
+
 def train_flags(save_dir: Path, updates: int, *extra: Any) -> list[Any]:
     """What every training run of the tests shares."""
     return [

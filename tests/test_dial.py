@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import DATA_FLAGS, POLICY_FLAGS, SWITCHABLE_FLAGS, architecture, run_command, train_flags
+from support import POLICY_FLAGS, SWITCHABLE_FLAGS, architecture, generate, run_command, train_flags
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -196,13 +196,6 @@ def train(corpus: Path, folder: Path, updates: int, *extra: Any, check: bool = T
     return run_command(
         "train", corpus, *SWITCHABLE_FLAGS, "--arch", "switchable_bart_tiny", *POLICY_FLAGS,
         *train_flags(folder, updates, *extra), check=check,
-    ).stdout  # fmt: skip
-
-
-def generate(corpus: Path, checkpoint: Path, *extra: Any, check: bool = True) -> str:
-    return run_command(
-        "generate", corpus, *DATA_FLAGS, *SWITCHABLE_FLAGS, "--path", checkpoint, "--gen-subset", "test", "--cpu",
-        "--beam", 2, "--max-len-b", 8, "--batch-size", 4, "--num-workers", 0, *extra, check=check,
     ).stdout  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import DATA_FLAGS, POLICY_FLAGS, SWITCHABLE_FLAGS, architecture, run_command, train_flags
+from support import POLICY_FLAGS, SWITCHABLE_FLAGS, architecture, generate, run_command, train_flags
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -208,13 +208,6 @@ def train(corpus: Path, folder: Path, *extra: Any, check: bool = True) -> str:
     ).stdout  # fmt: skip
 
 
-def generate(corpus: Path, checkpoint: Path, *extra: Any, check: bool = True) -> str:
-    return run_command(
-        "generate", corpus, *DATA_FLAGS, *SWITCHABLE_FLAGS, "--path", checkpoint, "--gen-subset", "test", "--cpu",
-        "--beam", 2, "--max-len-b", 8, "--batch-size", 4, "--num-workers", 0, *extra, check=check,
-    ).stdout  # fmt: skip
-
-
 def test_training_for_seconds_and_a_report_of_them(corpus: Path, calibrated: Path, tmp_path: Path) -> None:
     budget = ("--policy-rule", "budget", "--policy-flops-budget", "0.8", "--policy-statistics-inputs", 12)
     output = train(corpus, tmp_path / "model", "--policy-cost", calibrated, *budget)
@@ -301,6 +294,7 @@ def test_what_is_timed_is_what_runs(switchable_run: Any, tmp_path: Path, monkeyp
 def test_lengths_that_do_not_fit(switchable_run: Any, tmp_path: Path) -> None:
     for flags, message in (
         (("--source-lengths", "8,4000"), "--source-lengths 4000: the model has room for"),
+        (("--data", "/nowhere"), "--data /nowhere is no folder"),
         (("--target-lengths", "8,8"), "--target-lengths must be two lengths or more"),
     ):
         command = ("calibrate", "--path", switchable_run.checkpoint, "--output", tmp_path / "x.json", "--cpu", *flags)

@@ -19,13 +19,12 @@ from ..config import (
     check_distributed,
     check_learning_options,
     estimator,
-    flops_budgets,
 )
-from ..cost import Lengths, Prices, Skipped, cost, expected_cost, least_cost, same_path
+from ..cost import Skipped, cost, expected_cost, same_path
 from ..decisions import Decisions
 from ..dial import AUTO
 from ..errors import UserError
-from ..policy import DecisionDistribution, GreedyChoice, SwitchPolicy, input_uniforms, random_decisions
+from ..policy import GreedyChoice, SwitchPolicy, input_uniforms, random_decisions
 from ..rl import (
     Evidence,
     Exploration,
@@ -37,6 +36,7 @@ from ..rl import (
     price,
 )
 from ..seconds import Seconds
+from .budgets import check_reachable, knot_costs
 from .objective import PathLoss
 
 #: Marks the sums of `PathLoss.measures` in what is logged.
@@ -124,7 +124,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         shown = sampled
         if not isinstance(decisions, Decisions):
             if update_num == 0:
-                self.check_reachable(model, sample, sampled)
+                lengths = self.objective.lengths(model, sample, sampled)
+                check_reachable(options, policy, self.objective.prices(model), lengths)
             with torch.no_grad():
                 shown = self.objective.loss(model, sample, self.greedy_decisions(policy, sampled, budgets))
             evidence = self.gather(model, sample, decisions, sampled, shown, ~keep_all, log)
@@ -196,10 +197,10 @@ class LexicoPolicyCriterion(FairseqCriterion):
         ).split(2)
         distribution = policy(sampled.features, exploration.budgets)
         if policy.dial is None:
-            expected = self.expected_cost(policy, prices, lengths, distribution)
+            expected = expected_cost(prices, policy.space, *distribution.probabilities(), lengths, policy.flops())
             held = greedy_cost.sum().view(1), expected.sum().view(1)
         else:
-            held = self.knot_costs(policy, prices, lengths, sampled.features)
+            held = knot_costs(policy, prices, lengths, sampled.features)
         bound = sampled.quality * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
         # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
         ratio = Weights(*model.learner_state.weights.tolist()).ratio
@@ -222,43 +223,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
             inputs=len(rows),
             features=sampled.features,
         )
-
-    def check_reachable(self, model: Any, sample: dict[str, Any], path: PathLoss) -> None:
-        """Refuse a budget that no path keeps within, by the first batch.
-
-        Raises:
-            UserError: with what always runs.
-        """
-        policy, lengths = model.encoder.policy, self.objective.lengths(model, sample, path)
-        if self.cfg.policy_rule != "budget" and policy.dial is None:
-            return
-        budget, _ = flops_budgets(self.cfg)
-        least = float(least_cost(self.objective.prices(model), policy.space, lengths, policy.flops()).mean())
-        if budget < least:
-            raise UserError(
-                f"--policy-flops-budget {self.cfg.policy_flops_budget}: what always runs costs {least:.3f} of these "
-                "inputs' keep-all path: ask for more"
-            )
-
-    def expected_cost(
-        self, policy: SwitchPolicy, prices: Prices, lengths: Lengths, distribution: DecisionDistribution
-    ) -> Tensor:
-        """What a policy expects to run: float64 (B,)."""
-        return expected_cost(prices, policy.space, *distribution.probabilities(), lengths, policy.flops())
-
-    def knot_costs(
-        self, policy: SwitchPolicy, prices: Prices, lengths: Lengths, features: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Costs of the greedy path and those that the policy expects, if all inputs were asked for each knot of the
-        dial: float64 (K,) each, summed over the inputs. With ``--switch-per-layer`` by the features of the tried path.
-        """
-        assert policy.dial is not None
-        knots, inputs = policy.dial.knots, len(features)
-        distribution = policy(features.repeat(len(knots), 1, 1), knots.repeat_interleave(inputs))
-        lengths = lengths.repeat(len(knots))
-        greedy = cost(prices, policy.space.decisions(*distribution.greedy()), lengths, policy.flops())
-        expected = self.expected_cost(policy, prices, lengths, distribution)
-        return greedy.view(-1, inputs).sum(1), expected.view(-1, inputs).sum(1)
 
     def policy_step(self, model: Any, update_num: int) -> None:
         """theta <- theta - gamma e (Eq. 6), at the end of an update; every rank calls."""

@@ -123,7 +123,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
             setattr(options, name, getattr(args, name))
     options.switch_budget = args.switch_budget  # not what training was validated with
     if args.task == "switchable_task":
-        fill_translation(options, args.path)
+        fill_translation(options, args)
     state["args"] = options
     args.weights = set(state["model"])  # fairseq makes up what is missing
     torch.manual_seed(args.seed)  # a plain BART's new policy is the same in a resumed run
@@ -133,14 +133,14 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
     return task, models[0].eval()
 
 
-def fill_translation(options: Any, path: str) -> None:
+def fill_translation(options: Any, args: argparse.Namespace) -> None:
     """What the translation task must know: of an imported or released checkpoint, any languages, and the dictionary
     beside it; and nothing of what training was validated by.
     """
     options.source_lang = getattr(options, "source_lang", None) or "source"
     options.target_lang = getattr(options, "target_lang", None) or "target"
-    if not os.path.isdir(getattr(options, "data", None) or ""):
-        options.data = os.path.dirname(os.path.abspath(path))
+    if args.data is None and not os.path.isdir(getattr(options, "data", None) or ""):
+        options.data = os.path.dirname(os.path.abspath(args.path))
     options.eval_rouge, options.switch_seconds, options.switch_report = False, None, None
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support import DATA_FLAGS, SWITCHABLE_FLAGS, run_command
+from support import generate, run_command
 
 from fairseq_switchdec.cost import Geometry, Lengths
 from fairseq_switchdec.decisions import DecisionSpace
@@ -86,13 +86,6 @@ def reader(switchable_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("reader") / "checkpoint.pt"
     torch.save(state, path)
     return path
-
-
-def generate(corpus, checkpoint, *extra, check=True):
-    return run_command(
-        "generate", corpus, *DATA_FLAGS, *SWITCHABLE_FLAGS, "--path", checkpoint, "--gen-subset", "test", "--cpu",
-        "--beam", 2, "--max-len-b", 8, "--batch-size", 4, "--num-workers", 0, *extra, check=check,
-    ).stdout  # fmt: skip
 
 
 def test_report_of_a_run_and_of_its_shards(corpus, reader, tmp_path):
