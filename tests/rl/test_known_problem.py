@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from fairseq_switchdec.cost import Geometry, Lengths, cost, expected_cost
-from fairseq_switchdec.criterions.budgets import knot_costs
 from fairseq_switchdec.decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
 from fairseq_switchdec.dial import AUTO, Dial
 from fairseq_switchdec.policy import DecisionDistribution, SwitchPolicy, input_uniforms
@@ -172,7 +171,10 @@ def evidence(policy: SwitchPolicy, state: LearnerState, types: Tensor, features:
     held = [costs[1].sum().view(1), expected_costs(distribution).sum().view(1)]
     if dial is not None and budgets is not None:
         worse = worse * (dial.columns(budgets) @ price(state.caution[0]).float())
-        held = knot_costs(policy, GEOMETRY, lengths(len(types)), features)
+        knots = len(dial.knots)
+        asked = policy(features.repeat(knots, 1, 1), dial.knots.repeat_interleave(len(types)))
+        costs_of_all = (path_cost(SPACE.decisions(*asked.greedy())), expected_costs(asked))
+        held = [each.view(knots, -1).sum(1) for each in costs_of_all]
     differences = torch.stack([worse, costs[0] - costs[1]], dim=1)
     return Evidence(
         gradients=policy_gradients(
