@@ -23,6 +23,7 @@ from . import models  # noqa: F401  (registers what a checkpoint names)
 from .errors import UserError
 from .models.bart.plain import drop_duplicates, flat_args, model_name, split_projections
 from .models.hugging_face.exporter import export_folder
+from .models.switchable import OURS
 
 #: What plain BART is called; any other name of ours is of a geometry that ``args`` spells out.
 PLAIN_ARCHS = {"switchable_bart_base": "bart_base"}
@@ -33,8 +34,6 @@ LEFT_OUT = re.compile(
     r"switch_|policy_|_name$|(data|save_dir|restore_file|finetune_from_model|user_dir)$|.*_path$|eval_"
 )
 
-#: Parts of a switchable model that plain BART has not.
-POLICY = ("encoder.policy.", "learner_state.")
 SPAN_HEAD = "span_head."
 
 
@@ -80,7 +79,7 @@ def export(checkpoint: str, out: str) -> str:
 
 def plain_weights(weights: dict[str, Tensor], args: Any) -> None:
     """Bring a model's weights, in place, to the names and the sharing of the released checkpoints."""
-    for key in [key for key in weights if key.startswith((*POLICY, SPAN_HEAD))]:
+    for key in [key for key in weights if key.startswith((*OURS, SPAN_HEAD))]:
         del weights[key]
     drop_duplicates(weights)
     split_projections(weights)

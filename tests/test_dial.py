@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from fairseq_switchdec.config import LexicoPolicyCriterionConfig, check_learning_options
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.dial import AUTO, AUTO_SHARE, Dial
-from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.errors import CallError, UserError
 from fairseq_switchdec.generation.decision_source import DecisionSource
 from fairseq_switchdec.models.bart.model import SwitchableBARTModel
 from fairseq_switchdec.models.hub import SwitchableGeneratorHub
@@ -289,7 +289,7 @@ def test_the_hub_call_takes_a_budget(corpus: Path, dial_run: SimpleNamespace) ->
     hub.generate(tokens[:1], beam=1, switch_budget=0.8)
     hub.generate(tokens[:1], beam=1)
     assert seen[0] is None and sorted(seen[1]) == [AUTO, 0.6, 0.9] and seen[2:] == [[0.8], None]
-    with pytest.raises(UserError, match="switch_budget: 2 budgets for 3 sentences"):
+    with pytest.raises(CallError, match="switch_budget: 2 budgets for 3 sentences"):
         hub.generate(tokens, switch_budget=[0.6, 0.9])
 
     # Each sentence gets its own budget, whatever the batches: here sentence i has i + 2 words and budget .6 + i / 10.
@@ -313,9 +313,9 @@ def test_the_hub_call_takes_a_budget(corpus: Path, dial_run: SimpleNamespace) ->
             given.clear()
             interface.generate(tokens, beam=1, switch_budget=budgets)
             assert given == {row: pytest.approx(0.6 + row / 10) for row in range(4)}
-    with pytest.raises(UserError, match="--switch-budget 0.3: this policy was trained for budgets from 0.6 to 1 of"):
+    with pytest.raises(CallError, match="--switch-budget 0.3: this policy was trained for budgets from 0.6 to 1 of"):
         hub.generate(tokens, switch_budget=0.3)
-    with pytest.raises(UserError, match="'much' must be in"):
+    with pytest.raises(CallError, match="'much' must be in"):
         hub.generate(tokens, switch_budget="much")
 
 

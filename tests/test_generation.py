@@ -16,6 +16,7 @@ from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from support import DATA_FLAGS, PRECISIONS, REPO, SWITCHABLE_FLAGS, run_command
 
 from fairseq_switchdec.decisions import DecisionSpace
+from fairseq_switchdec.errors import CallError
 from fairseq_switchdec.models import SwitchableBARTModel
 from fairseq_switchdec.policy import input_uniforms, random_decisions
 
@@ -156,22 +157,40 @@ def test_interactive_gives_decisions_by_line_whatever_the_batch(corpus, switchab
     assert found[0] == found[1] == [(0, 13, 0), (1, 5, 3), (2, 8, 6), (3, 10, 0)]
 
 
-def test_hub_interface_equals_the_command(corpus, switchable_run):
-    """``from_pretrained`` finds the task, and decodes on the greedy path."""
-    lines = ("w1 w2 w3", "w4 w5")
-    code = f"""
-from fairseq_switchdec.models import SwitchableBARTModel
-folder, data = {str(switchable_run.folder)!r}, {str(corpus)!r}
-bart = SwitchableBARTModel.from_pretrained(folder, "checkpoint_last.pt", data, bpe=None)
-bart.eval()
-encode = bart.task.source_dictionary.encode_line
-tokens = [encode(line, add_if_not_exist=False).long() for line in {lines!r}]
-for beams in bart.generate(tokens, beam=4, max_len_b=8):
-    print("OUT", bart.task.target_dictionary.string(beams[0]["tokens"]))
-"""
-    result = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.count("OUT") == 2
+def test_hub_and_commands_write_the_same(corpus, switchable_run):
+    """The training data has no ``<s>``, so none is put before a source or an output."""
+    lines = (corpus.parent / "test.source").read_text()
+    command = [sys.executable, "-m", "fairseq_switchdec", "interactive", corpus, *DATA_FLAGS, *SWITCHABLE_FLAGS]
+    command += ["--path", switchable_run.checkpoint, *BEAM, "--buffer-size", 7, "--batch-size", 3]
+    typed = subprocess.run(list(map(str, command)), cwd=REPO, input=lines, capture_output=True, text=True, check=True)
+    stored = hypotheses(generate(corpus, switchable_run.checkpoint))
+    assert_same(hypotheses(typed.stdout), stored)
+
+    hub = SwitchableBARTModel.from_pretrained(
+        str(switchable_run.folder), switchable_run.checkpoint.name, str(corpus), bpe=None
+    ).eval()
+    assert (hub.model.openings.source, hub.model.openings.target) == (False, False)
+    texts = hub.sample(lines.splitlines(), beam=4, max_len_b=8)
+    assert texts == [stored[index][1] for index in range(20)] and len(set(texts)) > 2
+    released = SwitchableBARTModel.from_pretrained(
+        str(switchable_run.folder), switchable_run.checkpoint.name, str(corpus), bpe=None
+    ).eval()
+    released.model.openings.with_bos.fill_(0.5)  # unknown: <s> before every output, as fairseq's interface has it
+    tokens = [released.task.source_dictionary.encode_line(line).long() for line in lines.splitlines()]
+    assert all(beams[0]["tokens"][0] == 0 for beams in released.generate(tokens, beam=4, max_len_b=8))
+    assert all(beams[0]["tokens"][0] != 0 for beams in hub.generate(tokens, beam=4, max_len_b=8))
+
+
+def test_a_mistake_in_a_call_is_an_ordinary_exception(corpus, switchable_run):
+    load = SwitchableBARTModel.from_pretrained
+    with pytest.raises(CallError, match="from_pretrained: there is no folder nowhere"):
+        load("nowhere")
+    hub = load(str(switchable_run.folder), switchable_run.checkpoint.name, str(corpus), bpe=None)
+    with pytest.raises(CallError, match="a source of 70 tokens is longer than --max-source-positions 64"):
+        hub.generate([torch.full((70,), 5)])
+    with pytest.raises(CallError, match="switch_budget: 2 budgets for 1 sentences"):
+        hub.generate([torch.tensor([5, 2])], switch_budget=[0.6, 0.8])
+    assert issubclass(CallError, Exception)
 
 
 def test_hub_interface_knows_sentences_by_their_place_in_the_call(corpus, switchable_run, tmp_path):

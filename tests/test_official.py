@@ -19,7 +19,7 @@ from support import DATA_FLAGS, POLICY_FLAGS, REPO, SWITCHABLE_FLAGS, run_comman
 from test_generation import BEAM, hypotheses
 
 from fairseq_switchdec.config import SwitchableTaskConfig
-from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.errors import CallError, UserError
 from fairseq_switchdec.export import export
 from fairseq_switchdec.models import SwitchableBARTModel
 from fairseq_switchdec.tasks.switchable_task import SwitchableTask
@@ -91,9 +91,9 @@ class TestHubInterface:
         assert hub.task.cfg.switch_decisions == "keep-all" and hub.model.args.dropout == 0.3
 
     def test_missing_files(self, tmp_path):
-        with pytest.raises(UserError, match="no folder nowhere"):
+        with pytest.raises(CallError, match="no folder nowhere"):
             SwitchableBARTModel.from_pretrained("nowhere")
-        with pytest.raises(UserError, match=r"model\.pt: No such file"):
+        with pytest.raises(CallError, match=r"model\.pt: No such file"):
             SwitchableBARTModel.from_pretrained(str(tmp_path))
 
 

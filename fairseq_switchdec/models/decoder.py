@@ -62,17 +62,22 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
         encoder_out: Optional[dict[str, Any]] = None,
         incremental_state: Optional[dict[str, Any]] = None,
         features_only: bool = False,
+        return_all_hiddens: bool = False,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Decode, int64 (B x G, T); with an incremental state only the last position is computed.
 
         Returns:
             logits (B x G, T, V), or the top hidden states (B x G, T, D) with ``features_only``; and a dict with the
-            encoder's ``decisions`` and ``features``.
+            encoder's ``decisions`` and ``features``. With ``return_all_hiddens`` it has ``inner_states``, as fairseq's
+            decoder gives them: the embedded tokens and each layer's output, (T, B x G, D).
         """
         assert encoder_out is not None
-        x = self.extract_features(prev_output_tokens, encoder_out, incremental_state)
+        states: list[Tensor] | None = [] if return_all_hiddens else None
+        x = self.extract_features(prev_output_tokens, encoder_out, incremental_state, states)
         extra = {"attn": [None], "decisions": encoder_out["decisions"], "features": encoder_out["features"]}
+        if states is not None:
+            extra["inner_states"] = [state.flatten(0, 1).transpose(0, 1) for state in states]
         return (x if features_only else self.output_layer(x)), extra
 
     def extract_features(
@@ -80,8 +85,13 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
         prev_output_tokens: Tensor,
         encoder_out: dict[str, Any],
         incremental_state: dict[str, Any] | None = None,
+        states: list[Tensor] | None = None,
     ) -> Tensor:
-        """The top layer's hidden states, (B x G, T, D)."""
+        """The top layer's hidden states, (B x G, T, D).
+
+        Args:
+            states: gets the embedded tokens and each layer's output, (B, G, T, D).
+        """
         raise NotImplementedError
 
     def output_layer(self, features: Tensor, **unused: Any) -> Tensor:
@@ -154,8 +164,9 @@ class SwitchableDecoder(OutputDecoder, Embeds):
         prev_output_tokens: Tensor,
         encoder_out: dict[str, Any],
         incremental_state: dict[str, Any] | None = None,
+        states: list[Tensor] | None = None,
     ) -> Tensor:
-        """The top layer's hidden states, (B x G, T, D)."""
+        """See `OutputDecoder.extract_features`."""
         source, tokens, decisions = encoder_out["encoder_out"][0], encoder_out["tokens"], encoder_out["decisions"]
         beams, length = prev_output_tokens.size(0) // len(decisions), prev_output_tokens.size(1)
         if self.start is not None:
@@ -185,8 +196,12 @@ class SwitchableDecoder(OutputDecoder, Embeds):
             mask = causal_mask(padding) if bool(padding[:, 0].any()) else None
         recompute = self.checkpoint_activations and self.training
         for index, layer in enumerate(self.layers):
+            if states is not None:
+                states.append(x)
             part = None if cache is None else cache.layers[index]
             x = run_layer(layer, recompute, x, mask, source, tokens, decisions, part)
+        if states is not None:
+            states.append(x)
         if self.layer_norm is not None:
             x = self.dropout(self.layer_norm(x))
         return x.flatten(0, 1)

@@ -13,16 +13,17 @@ from torch import Tensor
 from ..compat.user_dir import register_tasks_and_models
 from ..cost import Geometry
 from ..decisions import Decisions
-from ..errors import UserError
+from ..errors import UserError, raised_to_caller
 from ..policy import Chooser, SwitchPolicy
 from ..rl import LearnerState
 from ..runtime.packing import PackableModel
 from .hub import SwitchableGeneratorHub, locate
+from .openings import Openings
 
 logger = logging.getLogger(__name__)
 
 #: Parameters that a checkpoint of another program has not.
-OURS = ("encoder.policy.", "learner_state.")
+OURS = ("encoder.policy.", "learner_state.", "openings.")
 
 
 class SwitchableModel(PackableModel):
@@ -44,6 +45,7 @@ class SwitchableModel(PackableModel):
         """At the end of a model's initialization."""
         self.encoder.policy.reset_parameters()  # after fairseq's initialization of all linear layers
         self.learner_state = LearnerState(self.encoder.policy)
+        self.openings = Openings()
 
     @property
     def policy(self) -> SwitchPolicy:
@@ -59,18 +61,23 @@ class SwitchableModel(PackableModel):
         features_only: bool = False,
         token_embeddings: Tensor | None = None,
         decisions: Optional[Decisions | Chooser] = None,
+        return_all_hiddens: bool = False,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits (B, T, V) under each input's decisions, and a dict with ``decisions`` and the policy's ``features``.
 
         Args:
             decisions: see `SwitchableEncoder.forward`; None = the policy's greedy path.
+            return_all_hiddens: see `OutputDecoder.forward`.
         """
         if torch.is_grad_enabled() and self.packed is not None:  # packed products have no gradients
             self.unpack()
         encoder_out = self.encoder(src_tokens, src_lengths, token_embeddings=token_embeddings, decisions=decisions)
         output: tuple[Tensor, dict[str, Any]] = self.decoder(
-            prev_output_tokens, encoder_out=encoder_out, features_only=features_only
+            prev_output_tokens,
+            encoder_out=encoder_out,
+            features_only=features_only,
+            return_all_hiddens=return_all_hiddens,
         )
         return output
 
@@ -89,15 +96,19 @@ class SwitchableModel(PackableModel):
             model_name_or_path: folder of the checkpoint, or fairseq's name for a released model.
             data_name_or_path: folder of the dictionaries; one that begins with "." is taken from the checkpoint's.
             overrides: options to change, such as ``switch_decisions``.
+
+        Raises:
+            CallError: there is no such folder, or the checkpoint cannot be used.
         """
         register_tasks_and_models()  # a checkpoint names its task
-        folder, overrides = locate(model_name_or_path, data_name_or_path, overrides, cls.hub_models() or {})
-        overrides.update(bpe=bpe)
-        file = os.path.join(folder, checkpoint_file)
-        # fairseq frees the state, as large as the model, once it is loaded: no name here may hold it.
-        load = checkpoint_utils.load_model_ensemble_and_task
-        models, cfg, task = load([file], state=cls.read_checkpoint(file, overrides))
-        return cls.hub_interface(cfg, task, models[0])
+        with raised_to_caller():
+            folder, overrides = locate(model_name_or_path, data_name_or_path, overrides, cls.hub_models() or {})
+            overrides.update(bpe=bpe)
+            file = os.path.join(folder, checkpoint_file)
+            # fairseq frees the state, as large as the model, once it is loaded: no name here may hold it.
+            load = checkpoint_utils.load_model_ensemble_and_task
+            models, cfg, task = load([file], state=cls.read_checkpoint(file, overrides))
+            return cls.hub_interface(cfg, task, models[0])
 
     @classmethod
     def read_checkpoint(cls, path: str, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ..generation.ngram_block import NGramBlock
 from ..generation.reading import compare
 from ..generation.report import synchronize
 from ..generation.run_settings import digest, run_settings
+from ..models.openings import Openings
 from ..seconds import Seconds, machine
 from .source_checks import check_sources, truncate_sources
 from .switching import SwitchingTask
@@ -52,12 +53,14 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         self.typed: LanguagePairDataset | None = None
         self.typed_before = 0
         self.typed_ids: list[int] = []
-        # The hub interface numbers the sentences of a batch anew: what they are in the call.
+        # BART's hub interface numbers the sentences of a batch anew: what they are in the call.
         self.caller_ids: Tensor | None = None
+        self.openings: Openings | None = None  # the model's
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """fairseq's hook."""
         model = super().build_model(cfg, from_checkpoint)
+        self.openings = getattr(model, "openings", None)
         room = model.encoder.max_positions()
         if self.cfg.truncate_source and room < self.cfg.max_source_positions:
             logger.info("--truncate-source cuts sources to the model's %d tokens", room)
@@ -101,7 +104,11 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         return super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
 
     def build_dataset_for_inference(self, src_tokens: Any, src_lengths: Any, constraints: Any = None) -> Any:
-        """Sources typed in or given to the hub interface; they too are cut with --truncate-source, else refused."""
+        """Sources typed in or given to the hub interface: they begin as the model's do, and are cut with
+        --truncate-source, else refused.
+        """
+        if self.openings is not None and self.caller_ids is None:
+            src_tokens = [self.openings.open(source, self.source_dictionary.bos()) for source in src_tokens]
         src_tokens, src_lengths = truncate_sources(src_tokens, src_lengths, self.cfg, self.source_dictionary.eos())
         self.typed = super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
         return self.typed
@@ -140,6 +147,12 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         self.report.expect(own, sum(sizes), f"{self.cfg.gen_subset} {lengths}")
 
     # --- training ---
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """fairseq's hook, after the training data was loaded: the model remembers how its texts begin."""
+        super().begin_epoch(epoch, model)
+        if hasattr(model, "openings"):
+            model.openings.learn(self.run_dataset, self.source_dictionary.bos())
 
     def build_objective(self, options: LexicoPolicyCriterionConfig) -> GenerationObjective:
         """Likelihood of the targets."""
@@ -257,11 +270,13 @@ class SwitchableTask(SwitchingTask, TranslationTask):
     def inference_step(
         self, generator: Any, models: Any, sample: dict[str, Any], prefix_tokens: Any = None, constraints: Any = None
     ) -> Any:
-        """Generate for a batch under its decisions, and report them."""
+        """Generate for a batch under its decisions, and report them; texts begin as the model's targets do."""
         encoder = models[0].encoder
         if not hasattr(encoder, "policy"):  # not a model of ours
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
         src_tokens = sample["net_input"]["src_tokens"]
+        if prefix_tokens is None and models[0].openings.target:
+            prefix_tokens = src_tokens.new_full((len(src_tokens), 1), self.target_dictionary.bos())
         decisions = self.run_decisions(models[0], sample)
         greedy = None
         if not isinstance(decisions, Decisions) and len(models) == 1:

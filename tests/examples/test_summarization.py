@@ -425,9 +425,25 @@ def test_generate_and_the_hub_interface_say_the_same(chain):
     for index, (score, ids) in hypotheses(output).items():
         assert ids == bart.task.target_dictionary.string(best[index]["tokens"])
         assert score == pytest.approx(float(best[index]["score"]) / torch.tensor(2.0).log().item(), abs=1e-4)
+    # Each text of this data begins with <s>, and so does one that is given without; as fairseq-interactive's are.
+    bare = [source[1:] for source in sources[1:]]
+    for one, other in zip(bart.generate(bare, beam=4, **decoding), best[1:]):
+        assert one[0]["tokens"].tolist() == other["tokens"].tolist()
+    command = [sys.executable, "-m", "fairseq_switchdec", "interactive", chain.data, *SMALL, "--truncate-source"]
+    command += ["--user-dir", "fairseq_switchdec", "--task", "switchable_task", "--source-lang", "source"]
+    command += ["--target-lang", "target", "--path", chain.checkpoint, "--beam", 4, "--bpe", "gpt2"]
+    command += ["--gpt2-encoder-json", chain.bpe / "encoder.json", "--gpt2-vocab-bpe", chain.bpe / "vocab.bpe"]
+    for name, value in decoding.items():
+        command += [f"--{name.replace('_', '-')}", value]
+    typed = "".join(f"{line.strip()}\n" for line in lines)
+    result = subprocess.run(list(map(str, command)), cwd=REPO, input=typed, capture_output=True, text=True, check=True)
+    assert {index: ids for index, (_, ids) in hypotheses(result.stdout).items()} == {
+        index: bart.task.target_dictionary.string(beams["tokens"]) for index, beams in enumerate(best)
+    }
     # Without <s> in front of the source it is another text.
-    bare = [beams[0] for beams in bart.generate([source[1:] for source in sources[1:]], beam=4, **decoding)]
-    assert any(one["tokens"].tolist() != other["tokens"].tolist() for one, other in zip(bare, best[1:]))
+    bart.model.openings.with_bos[0] = 0
+    found = bart.generate(bare, beam=4, **decoding)
+    assert any(one[0]["tokens"].tolist() != other["tokens"].tolist() for one, other in zip(found, best[1:]))
 
 
 def test_scores_and_cost(chain):

@@ -139,6 +139,19 @@ def test_steps_equal_the_whole_under_mixed_decisions(pair: Pair, seed: int, pack
         model._is_generation_fast = False
 
 
+def test_hidden_states_of_all_layers(pair: Pair) -> None:
+    inputs = batch(pair, texts(1, 9, 21), texts(2, 5, 7))
+    arguments = (inputs["src_tokens"], None, inputs["prev_output_tokens"])
+    with torch.no_grad():
+        features, extra = pair.ours(*arguments, features_only=True, return_all_hiddens=True)
+        states = extra["inner_states"]
+        norm = (pair.ours.decoder if pair.kind == "t5" else pair.ours.encoder).layer_norm
+        torch.testing.assert_close(norm(states[-1]).transpose(0, 1), features, rtol=0, atol=0)
+    space = pair.ours.encoder.space
+    assert len(states) == (space.decoder_layers or space.encoder_layers) + 1
+    assert all(not torch.equal(one, other) for one, other in zip(states, states[1:]))
+
+
 def test_keep_none_is_the_identity(pair: Pair) -> None:
     """What is skipped is not there: its weights may be anything."""
     space = pair.ours.encoder.space

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fairseq.checkpoint_utils import load_model_ensemble
 from layouts import (
     BATCH_SIZE,
     BATCHES,
@@ -61,7 +62,7 @@ def test_processes_agree_and_a_resumed_run_is_the_same(data: Path, tmp_path: Pat
 
 
 def check_generation(data: Path, folder: Path, report: Path) -> None:
-    """Inputs in one batch are written as one by one; the report tells of all."""
+    """Inputs in one batch are written as one by one, and through the hub; the report tells of all."""
     flags: list[Any] = [*SWITCHABLE_FLAGS, *DATA_FLAGS, "--path", folder / "checkpoint_last.pt", "--cpu", "--beam", 3]
     outputs = [
         run_command("generate", data, *flags, "--max-len-b", 8, "--batch-size", size, "--switch-report", report).stdout
@@ -69,5 +70,11 @@ def check_generation(data: Path, folder: Path, report: Path) -> None:
     ]
     texts = [sorted(line.split("\t")[::2] for line in output.splitlines() if line[:2] == "D-") for output in outputs]
     assert texts[0] == texts[1] and len(texts[0]) == 6
+    model, _ = load_model_ensemble([str(folder / "checkpoint_last.pt")])
+    hub = type(model[0]).from_pretrained(str(folder), "checkpoint_last.pt", str(data), bpe=None)
+    lines = (data.parent / "test.source").read_text().splitlines()
+    spoken = hub.sample(lines, beam=3, max_len_b=8)
+    assert [f"D-{index}" for index in range(6)] == [name for name, _ in texts[0]]
+    assert spoken == [text for _, text in texts[0]]
     written = json.loads(report.read_text())
     assert written["inputs"] == 6 and 0 < written["cost"] <= 1

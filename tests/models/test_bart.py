@@ -59,6 +59,23 @@ class TestKeepAllIsStockBART:
         assert expected.std() > 0.1
         torch.testing.assert_close(logits(switchable, batch)[real], expected, rtol=0, atol=1e-5)
 
+    def test_hidden_states_of_all_layers(self, stock, switchable, batch):
+        """As BARTHubInterface.extract_features asks for them; a layer that is skipped gives its input."""
+        options = {"features_only": True, "return_all_hiddens": True}
+        arguments = (batch["src_tokens"], batch["src_lengths"], batch["prev"])
+        real = batch["prev"].ne(1).T
+        with torch.no_grad():
+            expected = stock(*arguments, **options)[1]["inner_states"]
+            found = switchable(*arguments, **options)[1]["inner_states"]
+            space = switchable.encoder.space
+            keep = torch.zeros(5, space.num_sublayers, dtype=torch.bool)
+            nothing = space.decisions(keep, torch.zeros(5, dtype=torch.long))
+            skipped = switchable(*arguments, decisions=nothing, **options)[1]["inner_states"]
+        assert len(found) == len(expected) == 3
+        for one, other in zip(found, expected):
+            torch.testing.assert_close(one[real], other[real], rtol=0, atol=1e-5)
+        assert torch.equal(skipped[0], skipped[2]) and not torch.equal(found[0], found[2])
+
     def test_logits_with_left_padded_targets(self, stock, switchable, batch):
         previous = batch["prev"].clone()
         previous[1] = torch.cat([previous.new_full((4,), 1), previous[1, :5]])

@@ -127,6 +127,7 @@ class SwitchableBARTModel(SwitchableModel, BARTModel):
         token_embeddings: Tensor | None = None,
         decisions: Optional[Decisions | Chooser] = None,
         span_scores: bool = False,
+        return_all_hiddens: bool = False,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits (B, T, V) under each input's decisions, and a dict with ``decisions`` and the policy's ``features``.
@@ -144,6 +145,7 @@ class SwitchableBARTModel(SwitchableModel, BARTModel):
             features_only or span_scores or classification_head_name is not None,
             token_embeddings,
             decisions,
+            return_all_hiddens,
         )
         if classification_head_name is not None:
             last = prev_output_tokens.ne(self.decoder.padding_idx).long().cumsum(1).argmax(1)

@@ -170,8 +170,9 @@ class ContinuationDecoder(OutputDecoder):
         prev_output_tokens: Tensor,
         encoder_out: dict[str, Any],
         incremental_state: dict[str, Any] | None = None,
+        states: list[Tensor] | None = None,
     ) -> Tensor:
-        """The top layer's hidden states, (B x G, T, D).
+        """See `OutputDecoder.extract_features`.
 
         Raises:
             UserError: padding comes before a target, which is to continue its prompt at once.
@@ -197,6 +198,8 @@ class ContinuationDecoder(OutputDecoder):
         angles = None if rotary is None else rotary(places.unsqueeze(1))
         recompute = stack.checkpoint_activations and self.training
         for index, layer in enumerate(stack.layers):
+            if states is not None:
+                states.append(x)
             mask = source = part = None
             if cache is not None:
                 part = cache.layers[index]
@@ -204,6 +207,8 @@ class ContinuationDecoder(OutputDecoder):
             else:
                 source = self.prompt_keys(prompt, index, decisions)
             x = run_layer(layer.proceed, recompute, x, decisions, angles, mask, source, part)
+        if states is not None:
+            states.append(x)
         return stack.layer_norm(x).flatten(0, 1)
 
     def prompt_keys(self, prompt: Any, index: int, decisions: Decisions) -> SourceKeys | None:

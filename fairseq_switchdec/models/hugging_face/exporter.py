@@ -28,7 +28,7 @@ FILES = ("config.json", "generation_config.json", TOKENIZER, "tokenizer_config.j
 
 #: Parts of our models that no model of theirs has.
 LEFT_OUT = re.compile(
-    r"encoder\.policy\.|learner_state\.|(encoder|decoder)\.version$|span_head\.|classification_heads\."
+    r"encoder\.policy\.|learner_state\.|openings\.|(encoder|decoder)\.version$|span_head\.|classification_heads\."
 )
 
 
