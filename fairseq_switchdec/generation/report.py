@@ -206,6 +206,11 @@ def shard_path(path: str, shard: int, shards: int) -> str:
     return path if shards == 1 else f"{stem}.shard-{shard}-of-{shards}{suffix}"
 
 
+def decoding_steps(hypotheses: Sequence[Sequence[dict[str, Any]]]) -> Tensor:
+    """int64 (B,): the steps that each input took. It leaves the batch when its last hypothesis ends: its longest."""
+    return torch.tensor([max((beam["tokens"].numel() for beam in beams), default=0) for beams in hypotheses])
+
+
 def synchronize(device: torch.device) -> None:
     """Wait for a GPU, so that seconds are its seconds."""
     if device.type == "cuda":

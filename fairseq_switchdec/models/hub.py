@@ -14,13 +14,16 @@ from torch import Tensor
 
 from ..errors import UserError, raised_to_caller
 
-#: Files beside a checkpoint, and the option of a BPE that names each: what ``hub_utils.from_pretrained`` looks for.
+#: Files beside a checkpoint, and the option of a BPE that names each: ``hub_utils.from_pretrained`` looks for the first
+#: five of them.
 BPE_FILES = {
     "code": "bpe_codes",
     "bpecodes": "bpe_codes",
     "sentencepiece.bpe.model": "sentencepiece_model",
     "merges.txt": "bpe_merges",
     "vocab.json": "bpe_vocab",
+    "encoder.json": "gpt2_encoder_json",
+    "vocab.bpe": "gpt2_vocab_bpe",
     "tokenizer.json": "tokenizer_json",
 }
 

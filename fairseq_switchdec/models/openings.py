@@ -56,6 +56,10 @@ class Openings(nn.Module):
             return source
         return torch.cat([source.new_tensor([bos]), source])
 
+    def prefix(self, source: Tensor, bos: int) -> Tensor | None:
+        """What outputs are forced to begin with, int64 (B, 1) for sources (B, S), or None: nothing."""
+        return source.new_full((len(source), 1), bos) if self.target else None
+
 
 def known(value: Tensor) -> bool | None:
     """What a number of `Openings` means."""

@@ -12,13 +12,13 @@ import torch
 from fairseq.data import data_utils, encoders
 from torch import Tensor
 
-from ..cost import Geometry
+from ..cost import Geometry, Lengths
 from ..criterions.classification import head_geometry
 from ..errors import UserError
 from ..glue.rows import BadRow, Row, read_rows
 from ..glue.tasks import GLUE, STSB_SCALE, glue_task
 from ..squad.tokens import bound_cache
-from .predictor import Encoded, RowError, Unusable, check_numbers
+from .predictor import Encoded, RowError, Unusable, check_numbers, read_lengths
 
 
 def add_predict_args(parser: ArgumentParser) -> None:
@@ -120,6 +120,10 @@ class ClassificationPredictor:
     def geometry(self, model: Any) -> Geometry:
         """With the head instead of the output projection."""
         return head_geometry(model, self.head)
+
+    def lengths(self, model: Any, net_input: dict[str, Any], results: list[Any]) -> Lengths:
+        """Of the inputs, which the decoder reads too."""
+        return read_lengths(model, net_input)
 
     def write(self, encoded: Encoded, results: list[list[float]]) -> str:
         """A line of JSON."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..cost import Geometry
+from ..cost import Geometry, Lengths
 from ..errors import UserError
 
 
@@ -86,6 +86,10 @@ class Predictor(Protocol):
         """The sizes of what runs, for the report."""
         ...
 
+    def lengths(self, model: Any, net_input: dict[str, Any], results: list[Any]) -> Lengths:
+        """The lengths of a batch, on which the cost of its paths depends."""
+        ...
+
     def write(self, encoded: Encoded, results: list[Any]) -> str:
         """The text of a row's results, ends with a newline."""
         ...
@@ -93,6 +97,13 @@ class Predictor(Protocol):
     def write_bad(self, row: Any, reason: str) -> str:
         """The text in the place of a row that cannot be predicted, ends with a newline."""
         ...
+
+
+def read_lengths(model: Any, net_input: dict[str, Any]) -> Lengths:
+    """Of a batch that encoder and decoder read once."""
+    read = net_input["prev_output_tokens"].ne(model.encoder.padding_idx).sum(1)
+    lengths: Lengths = model.encoder.lengths(net_input["src_tokens"], read, beam=1, incremental=False)
+    return lengths
 
 
 def check_numbers(scores: Tensor, path: str) -> None:

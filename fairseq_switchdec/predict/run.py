@@ -155,8 +155,7 @@ class Runner:
         synchronize(self.device)
         seconds = time.perf_counter() - start
         if self.args.switch_report is not None:
-            read = net_input["prev_output_tokens"].ne(encoder.padding_idx).sum(1)
-            lengths = encoder.lengths(net_input["src_tokens"], read, beam=1, incremental=False)
+            lengths = self.predictor.lengths(self.model, net_input, results)
             policy_flops, budgets = (0, None) if greedy is None else (encoder.policy.flops(), greedy.budgets)
             ran = decisions if greedy is None else greedy.decisions
             report.add(ids, ran, self.predictor.geometry(self.model), lengths, policy_flops, seconds, budgets)

@@ -13,14 +13,14 @@ from fairseq.data import data_utils
 from torch import Tensor
 
 from ..config import SquadOptions
-from ..cost import Geometry
+from ..cost import Geometry, Lengths
 from ..criterions.span import context_places, span_geometry, span_log_probs, window_scores
 from ..errors import UserError
 from ..squad import dataset
 from ..squad.answers import Scores
 from ..squad.examples import Problems, Question, read_questions
 from ..squad.windows import build_input
-from .predictor import Encoded, Unusable, check_numbers
+from .predictor import Encoded, Unusable, check_numbers, read_lengths
 from .run import BadRowError
 
 #: Options of the task that may differ from those of the training.
@@ -153,6 +153,10 @@ class SquadPredictor:
     def geometry(self, model: Any) -> Geometry:
         """With the span head instead of the output projection."""
         return span_geometry(model)
+
+    def lengths(self, model: Any, net_input: dict[str, Any], results: list[Any]) -> Lengths:
+        """Of the windows, which the decoder reads too."""
+        return read_lengths(model, net_input)
 
     def write(self, encoded: Encoded, results: list[Scores]) -> str:
         """A line of JSON."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from argparse import ArgumentParser
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,10 @@ from ..errors import UserError
 from ..generation.decision_source import GreedyRecorder
 from ..generation.ngram_block import NGramBlock
 from ..generation.reading import compare
-from ..generation.report import synchronize
+from ..generation.report import decoding_steps, synchronize
 from ..generation.run_settings import digest, run_settings
 from ..models.openings import Openings
+from ..predict.generation import GenerationPredictor, add_predict_args
 from ..seconds import Seconds, machine
 from .source_checks import check_sources, truncate_sources
 from .switching import SwitchingTask
@@ -169,6 +171,17 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         super().reduce_metrics(logging_outputs, criterion)
         log_rouge(logging_outputs)
 
+    # --- python -m fairseq_switchdec predict ---
+
+    @staticmethod
+    def add_predict_args(parser: ArgumentParser) -> None:
+        """Options of ``predict`` that only this task has."""
+        add_predict_args(parser)
+
+    def build_predictor(self, args: Any, model: Any) -> GenerationPredictor:
+        """What ``predict`` asks."""
+        return GenerationPredictor(self, args, model)
+
     # --- running a trained model ---
 
     def input_ids(self, sample: dict[str, Any]) -> Tensor:
@@ -275,8 +288,8 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         if not hasattr(encoder, "policy"):  # not a model of ours
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
         src_tokens = sample["net_input"]["src_tokens"]
-        if prefix_tokens is None and models[0].openings.target:
-            prefix_tokens = src_tokens.new_full((len(src_tokens), 1), self.target_dictionary.bos())
+        if prefix_tokens is None:
+            prefix_tokens = models[0].openings.prefix(src_tokens, self.target_dictionary.bos())
         decisions = self.run_decisions(models[0], sample)
         greedy = None
         if not isinstance(decisions, Decisions) and len(models) == 1:
@@ -287,11 +300,7 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         synchronize(src_tokens.device)
         seconds = time.perf_counter() - start
         if self.cfg.switch_report is not None:
-            # An input leaves the batch when its last hypothesis ends: the longest one tells its decoding steps.
-            steps = torch.tensor(
-                [max((hypothesis["tokens"].numel() for hypothesis in beams), default=0) for beams in hypotheses]
-            )
-            lengths = encoder.lengths(src_tokens, steps, generator.beam_size)
+            lengths = encoder.lengths(src_tokens, decoding_steps(hypotheses), generator.beam_size)
             policy_flops = encoder.policy.flops() if greedy is not None else 0
             ran = greedy.decisions if greedy is not None else decisions
             budgets = None if greedy is None else greedy.budgets

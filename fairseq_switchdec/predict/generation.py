@@ -1,0 +1,193 @@
+"""``predict`` for generation: texts in, what the model writes for each as JSON lines out; nothing is binarized."""
+
+from __future__ import annotations
+
+import json
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq.data import data_utils, encoders
+from fairseq.dataclass.configs import GenerationConfig
+from torch import Tensor
+
+from ..cost import Geometry, Lengths
+from ..errors import UserError
+from ..generation.report import decoding_steps
+from ..glue.rows import LONGEST_WORD
+from ..squad.tokens import bound_cache
+from .predictor import Encoded, RowError, check_numbers
+from .text_rows import TextRow, read_texts
+
+#: fairseq's options of beam search; the same search gives the same bytes when a run goes on, so none of them samples.
+DECODING = {
+    "beam": int,
+    "max_len_a": float,
+    "max_len_b": int,
+    "min_len": int,
+    "lenpen": float,
+    "no_repeat_ngram_size": int,
+}
+TOKENIZER = "tokenizer.json"
+
+
+def add_predict_args(parser: ArgumentParser) -> None:
+    """The task's own options."""
+    fields = GenerationConfig.__dataclass_fields__
+    for name, kind in DECODING.items():
+        default, text = fields[name].default, fields[name].metadata["help"]
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=f"{text} (%(default)s)")
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="key of a JSON line's text (%(default)s)")
+    parser.add_argument("--truncate-source", action="store_true", help="cut texts that are too long for the model")
+    parser.add_argument(
+        "--tokenizer-json",
+        metavar="FILE",
+        help=f"the model's tokenizer; by default {TOKENIZER} beside the checkpoint or in --data, if it is there",
+    )
+    parser.add_argument("--no-bpe", action="store_true", help="texts are words of the dictionary, in and out")
+    parser.set_defaults(window=256)  # what a kill loses at most
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the model writes for an input.
+
+    Attributes:
+        text: the best hypothesis.
+        score: its log-probability, normalized by length as ``--lenpen`` says.
+        steps: decoding steps of the input, its longest hypothesis' tokens.
+    """
+
+    text: str
+    score: float
+    steps: int
+
+
+class GenerationPredictor:
+    """A `fairseq_switchdec.predict.predictor.Predictor`: a text in, a text out.
+
+    A line is ``{"index", "text", "score"}``; of a row that cannot be read ``{"index", "error"}``.
+
+    Args:
+        task: `SwitchableTask`.
+        args: the command's options.
+
+    Raises:
+        UserError: an option that cannot be meant, or the BPE is missing.
+    """
+
+    unit = "text"
+    rows_are_lines = True
+
+    def __init__(self, task: Any, args: Namespace, model: Any):
+        if args.beam < 1:
+            raise UserError(f"--beam {args.beam} must be 1 or more")
+        self.task, self.args, self.openings = task, args, model.openings
+        self.bpe = build_bpe(args, task.cfg.data)
+        self.source, self.target = task.source_dictionary, task.target_dictionary
+        self.limit = min(task.cfg.max_source_positions, model.encoder.max_positions())
+        self.truncate = args.truncate_source or task.cfg.truncate_source
+        self.generator: Any = None
+
+    def settings(self) -> dict[str, Any]:
+        """How texts are read and written."""
+        names = (*DECODING, "text_column", "no_bpe", "tokenizer_json", "gpt2_encoder_json", "gpt2_vocab_bpe")
+        return {"limit": self.limit, "truncate": self.truncate, **{name: getattr(self.args, name) for name in names}}
+
+    def rows(self, path: str) -> Iterator[Any]:
+        """The file's texts."""
+        yield from read_texts(path, self.args.text_column)
+
+    def encode(self, row: TextRow) -> Encoded:
+        """A text's tokens, as ``fairseq-interactive`` makes them of a line."""
+        words = row.text
+        if self.bpe is not None:
+            longest = max(map(len, words.split()), default=0)
+            if hasattr(self.bpe, "bpe"):  # GPT-2's
+                if longest > LONGEST_WORD:
+                    raise RowError(f"a word of {longest} characters (the limit is {LONGEST_WORD})")
+                bound_cache(self.bpe.bpe)
+            words = self.bpe.encode(words)
+        tokens = self.source.encode_line(words, add_if_not_exist=False).long()
+        tokens = self.openings.open(tokens, self.source.bos())
+        if tokens.numel() > self.limit:
+            if not self.truncate:
+                raise RowError(f"{tokens.numel()} tokens, and the limit is {self.limit}; --truncate-source cuts")
+            tokens = torch.cat([tokens[: self.limit - 1], tokens[-1:]])
+        return Encoded([tokens], row)
+
+    def batch(self, inputs: list[Tensor]) -> dict[str, Any]:
+        """As fairseq's task collates."""
+        return {
+            "src_tokens": data_utils.collate_tokens(inputs, self.source.pad(), left_pad=self.task.cfg.left_pad_source),
+            "src_lengths": torch.tensor([tokens.numel() for tokens in inputs]),
+        }
+
+    def run(self, model: Any, net_input: dict[str, Any]) -> list[Written]:
+        """What is written for each input."""
+        if self.generator is None:  # the model has its place and precision only now
+            self.generator = self.task.build_generator([model], self.args)
+        prefix = self.openings.prefix(net_input["src_tokens"], self.target.bos())
+        found = self.generator.generate([model], {"net_input": net_input}, prefix_tokens=prefix)
+        scores = torch.stack([beams[0]["score"] for beams in found]).float()
+        check_numbers(scores, self.args.path)
+        texts = [self.decode(beams[0]["tokens"]) for beams in found]
+        return [Written(*written) for written in zip(texts, scores.tolist(), decoding_steps(found).tolist())]
+
+    def decode(self, tokens: Tensor) -> str:
+        """The text of a row of tokens, int64 (T,)."""
+        words = self.target.string(tokens.int().cpu())
+        return words if self.bpe is None else self.bpe.decode(words)
+
+    def geometry(self, model: Any) -> Geometry:
+        """The model's."""
+        geometry: Geometry = model.geometry
+        return geometry
+
+    def lengths(self, model: Any, net_input: dict[str, Any], results: list[Written]) -> Lengths:
+        """Of the texts and what was written."""
+        steps = torch.tensor([written.steps for written in results])
+        lengths: Lengths = model.encoder.lengths(net_input["src_tokens"], steps, self.args.beam)
+        return lengths
+
+    def write(self, encoded: Encoded, results: list[Written]) -> str:
+        """A line of JSON."""
+        (written,) = results
+        line = {"index": encoded.row.index, "text": written.text, "score": round(written.score, 6)}
+        return json.dumps(line, ensure_ascii=False) + "\n"
+
+    def write_bad(self, row: Any, reason: str) -> str:
+        """A line that keeps the row's place."""
+        return json.dumps({"index": row.index, "error": reason}, ensure_ascii=False) + "\n"
+
+
+def build_bpe(args: Namespace, data: str) -> Any:
+    """The BPE that the options name, or the tokenizer.json of the checkpoint; None where there is to be none.
+
+    Raises:
+        UserError: none is named, or two.
+    """
+    named = {"--gpt2-encoder-json": args.gpt2_encoder_json, "--tokenizer-json": args.tokenizer_json}
+    given = [flag for flag, value in {**named, "--no-bpe": args.no_bpe}.items() if value]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} name different BPEs: give one of them")
+    if args.no_bpe:
+        return None
+    if args.gpt2_encoder_json and args.gpt2_vocab_bpe:
+        names = {"gpt2_encoder_json": args.gpt2_encoder_json, "gpt2_vocab_bpe": args.gpt2_vocab_bpe}
+        return encoders.build_bpe(Namespace(bpe="gpt2", **names))
+    if args.tokenizer_json is None:
+        places = (os.path.dirname(os.path.abspath(args.path)), data)
+        found = (os.path.join(place, TOKENIZER) for place in places)
+        args.tokenizer_json = next((path for path in found if os.path.isfile(path)), None)
+    if args.tokenizer_json is None:
+        raise UserError(
+            "which BPE were the texts of the training made with? Give --gpt2-encoder-json and --gpt2-vocab-bpe, or "
+            "--tokenizer-json, or --no-bpe where they are words of the dictionary"
+        )
+    return encoders.build_bpe(
+        Namespace(bpe="tokenizer_json", tokenizer_json=args.tokenizer_json, tokenizer_json_escape=False)
+    )
