@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +20,13 @@ from ..files import check_writable
 from ..generation.run_settings import file_or_word, model_digest
 from ..models.bart.plain import can_become_switchable, flat_args, name_switchable
 from ..runtime.packing import PRECISIONS
+from .ray_engine import RayWorkers
 from .run import Runner, file_digest
+from .worker import Worker
 
 logger = logging.getLogger(__name__)
+
+ENGINES = ("local", "ray")
 
 #: Options of the task that are taken over where the command gives them.
 TASK_OPTIONS = ("data", "seed", "switch_decisions", "switch_random_keep", "switch_precision")
@@ -51,6 +56,14 @@ def get_parser(task: Any = None) -> argparse.ArgumentParser:
         default=1024,
         metavar="N",
         help="inputs (rows, or the windows of long ones) that are read ahead and sorted by length (%(default)s)",
+    )
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="local", help="local: this process; ray: a Ray cluster (%(default)s)"
+    )
+    parser.add_argument("--address", help="ray: that of a running cluster (auto: this machine's); default: start one")
+    parser.add_argument("--workers", type=int, metavar="N", help="ray: default: as many as the cluster has room for")
+    parser.add_argument(
+        "--worker-cpus", type=int, default=1, metavar="N", help="ray: cores, and threads, of a worker (%(default)s)"
     )
     parser.add_argument("--strict", action="store_true", help="stop at a row that cannot be predicted")
     parser.add_argument("--gpt2-encoder-json", metavar="FILE", help="encoder.json of the GPT-2 BPE")
@@ -88,7 +101,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if named not in known:
         raise UserError(f"--task {named!r} cannot predict; choose from {', '.join(known)}")
     args = get_parser(known[named]).parse_args(words)
-    for name in ("batch_size", "window", "max_tokens"):
+    for name in ("batch_size", "window", "max_tokens", "workers", "worker_cpus"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value} must be 1 or more")
@@ -187,8 +200,15 @@ def cli_main() -> None:
         "report": args.switch_report is not None,
         **predictor.settings(),
     }
-    model = place(model, args)
+    total = lines if predictor.rows_are_lines else None
     try:
-        print(Runner(task, model, predictor, args).predict(run, lines if predictor.rows_are_lines else None))
+        if args.engine == "ray":
+            with RayWorkers(args) as workers:
+                print(Runner(predictor, args, workers).predict(run, total))
+        else:
+            worker = Worker(task, place(model, args), predictor, args)
+            runner = Runner(predictor, args, partial(map, worker))
+            worker.show = runner.show
+            print(runner.predict(run, total))
     except KeyboardInterrupt:
         raise UserError(f"interrupted: give the same command again to go on with {args.output}") from None

@@ -1,9 +1,9 @@
-"""The loop of ``predict``: windows of rows, batches of like lengths, results in the file's order.
+"""The loop of ``predict``: windows of rows out, results in the file's order back.
 
-    rows -> window (--window inputs) -> inputs sorted by length -> batches -> model -> results in order -> journal
+    rows -> window (--window inputs) -> a worker: inputs sorted by length, batches, model -> results in order -> journal
 
-A window's batches depend on nothing but the rows and the options, so a resumed run computes what the killed one would
-have, to the bit. Memory holds one window: rows of many inputs, such as questions on long contexts, fill it sooner.
+A resumed run computes what the killed one would have, to the bit. Memory holds one window, with ``--engine ray`` a few
+for each worker: rows of many inputs, such as questions on long contexts, fill it sooner.
 """
 
 from __future__ import annotations
@@ -14,22 +14,18 @@ import json
 import logging
 import math
 import os
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from ..decisions import Decisions
 from ..errors import UserError
-from ..generation.decision_source import GreedyRecorder
 from ..generation.reading import path_counts, path_key
-from ..generation.report import SwitchReport, asked_and_reached, summary_lines, synchronize
+from ..generation.report import asked_and_reached, summary_lines
 from .journal import Journal
 from .predictor import Encoded, Predictor, RowError, Unusable
+from .worker import Done, Window
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +37,13 @@ class Runner:
     """Predicts a file.
 
     Args:
-        task: decides, see `SwitchingTask.run_decisions`.
-        model: on its device, in evaluation mode.
         args: the command's options.
+        work: gives the results of windows, in their order.
     """
 
-    def __init__(self, task: Any, model: Any, predictor: Predictor, args: Any):
-        self.task, self.model, self.predictor, self.args = task, model, predictor, args
-        self.device = model.encoder.embed_tokens.weight.device
+    def __init__(self, predictor: Predictor, args: Any, work: Callable[[Iterable[Window]], Iterator[Done]]):
+        self.predictor, self.args, self.work = predictor, args, work
+        self.bar: Any = None
 
     def predict(self, run: dict[str, Any], total: int | None) -> str:
         """Read ``--input``, write ``--output``; a line that says what was done.
@@ -66,11 +61,13 @@ class Runner:
             logger.info("going on after %d %ss of an interrupted run", done, self.predictor.unit)
         rows = itertools.islice(self.predictor.rows(self.args.input), done, None)
         try:
-            with tqdm(total=total, initial=done, unit=f" {self.predictor.unit}s", mininterval=1, miniters=0) as bar:
+            unit = f" {self.predictor.unit}s"
+            with tqdm(total=total, initial=done, unit=unit, mininterval=1, miniters=0) as self.bar:
                 encoded = ((row, self.encode(row)) for row in rows)
-                for window in windows(encoded, self.args.window):
-                    self.window(window, journal, bar)
-                    bar.update(len(window))
+                cut = windows(encoded, self.args.window)
+                for result in self.work(placed(cut, done, journal.progress.inputs)):
+                    journal.append(result.text, result.report, result.rows, result.inputs, result.bad, result.seconds)
+                    self.bar.update(result.rows)
         except BadRowError as error:
             journal.discard()
             raise UserError(f"{error} (--strict)") from None
@@ -85,25 +82,10 @@ class Runner:
         bad = f", {progress.bad} of them could not be predicted" if progress.bad else ""
         return f"wrote {self.args.output}: {progress.rows} {self.predictor.unit}s{bad}"
 
-    def window(self, rows: list[tuple[Any, Encoded | str]], journal: Journal, bar: tqdm) -> None:
-        """Predict some rows and add them to the journal."""
-        first = journal.progress.rows
-        usable = [(first + place, item) for place, (_, item) in enumerate(rows) if isinstance(item, Encoded)]
-        found = [(tokens, row) for row, item in usable for tokens in item.inputs]
-        inputs = [tokens for tokens, _ in found]
-        report = SwitchReport(None)
-        results = self.results(inputs, [row for _, row in found], journal.progress.inputs, report, bar)
-        given = iter(results)
-        texts, bad = [], 0
-        for row, item in rows:
-            if isinstance(item, Encoded):
-                texts.append(self.predictor.write(item, [next(given) for _ in item.inputs]))
-            else:
-                bad += 1
-                texts.append(self.predictor.write_bad(row, item))
-        entries = sorted(report.inputs, key=lambda entry: entry["id"])
-        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-        journal.append("".join(texts), lines, len(rows), len(inputs), bad, report.seconds)
+    def show(self, done: int, inputs: int) -> None:
+        """Beside the bar: how much of a window is done; a single row may have a thousand inputs."""
+        self.bar.set_postfix_str(f"{done} of {inputs} inputs read ahead", refresh=False)
+        self.bar.update(0)
 
     def encode(self, row: Any) -> Encoded | str:
         """A row for the model, or what is wrong with it, which is said."""
@@ -118,48 +100,6 @@ class Runner:
                 raise BadRowError(place) from None
             logger.warning("%s; it is not predicted", place)
             return str(error)
-
-    def results(self, inputs: list[Tensor], rows: list[int], before: int, report: SwitchReport, bar: tqdm) -> list[Any]:
-        """One result an input, in their order.
-
-        Args:
-            rows: each input's row in the file, from 0.
-            before: inputs of earlier windows: an input's id is its place among all.
-            report: gets what every input ran.
-            bar: shows how many inputs are done; a single row may have a thousand.
-        """
-        results: list[Any] = [None] * len(inputs)
-        done = 0
-        for places in batches([tokens.numel() for tokens in inputs], self.args.batch_size, self.args.max_tokens):
-            net_input = self.predictor.batch([inputs[place] for place in places])
-            net_input = {name: value.to(self.device) for name, value in net_input.items()}
-            ids = torch.tensor(places) + before
-            of_rows = torch.tensor([rows[place] for place in places])
-            for place, result in zip(places, self.batch(ids, of_rows, net_input, report)):
-                results[place] = result
-            done += len(places)
-            bar.set_postfix_str(f"{done} of {len(inputs)} inputs read ahead", refresh=False)
-            bar.update(0)
-        return results
-
-    def batch(self, ids: Tensor, rows: Tensor, net_input: dict[str, Any], report: SwitchReport) -> list[Any]:
-        """The results of a batch under its decisions."""
-        encoder = self.model.encoder
-        start = time.perf_counter()
-        with torch.no_grad():
-            decisions = self.task.run_decisions(self.model, {"id": ids, "rows": rows, "net_input": net_input})
-            greedy = None
-            if not isinstance(decisions, Decisions):
-                decisions = greedy = GreedyRecorder(encoder.space, len(ids), decisions.budgets)
-            results = self.predictor.run(self.model, {**net_input, "decisions": decisions})
-        synchronize(self.device)
-        seconds = time.perf_counter() - start
-        if self.args.switch_report is not None:
-            lengths = self.predictor.lengths(self.model, net_input, results)
-            policy_flops, budgets = (0, None) if greedy is None else (encoder.policy.flops(), greedy.budgets)
-            ran = decisions if greedy is None else greedy.decisions
-            report.add(ids, ran, self.predictor.geometry(self.model), lengths, policy_flops, seconds, budgets)
-        return results
 
 
 class BadRowError(Exception):
@@ -179,17 +119,12 @@ def windows(rows: Iterable[tuple[Any, Encoded | str]], size: int) -> Iterator[li
         yield window
 
 
-def batches(lengths: list[int], batch_size: int, max_tokens: int | None) -> Iterator[list[int]]:
-    """Places of inputs of like lengths: at most ``batch_size``, with padding ``max_tokens`` tokens, or one."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        tokens = lengths[place] * (len(batch) + 1)
-        if batch and (len(batch) == batch_size or (max_tokens is not None and tokens > max_tokens)):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+def placed(cut: Iterable[list[tuple[Any, Encoded | str]]], first: int, before: int) -> Iterator[Window]:
+    """Windows that know their place: after so many rows and inputs."""
+    for rows in cut:
+        window = Window(first, before, rows)
+        yield window
+        first, before = first + len(rows), before + window.inputs
 
 
 def write_report(path: str, entries: str, seconds: float, run: dict[str, Any]) -> dict[str, Any]:

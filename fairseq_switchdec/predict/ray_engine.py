@@ -1,0 +1,134 @@
+"""``predict --engine ray``: windows of rows are predicted by the workers of a Ray cluster, or of this machine.
+
+A worker is a Ray actor that has loaded the model once. One that dies is started again by Ray, and its window with it.
+Results come back in the file's order, so what the command writes, and what it goes on from when it is killed itself, is
+what one process writes.
+"""
+
+# A worker begins by unpickling what it is to run, and so by importing this module: the fixes for fairseq come first.
+from __future__ import annotations
+
+from fairseq_switchdec.compat import install
+
+install()
+
+import logging  # noqa: E402
+import os  # noqa: E402
+from argparse import Namespace  # noqa: E402
+from collections import Counter  # noqa: E402
+from collections.abc import Iterable, Iterator  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ..compat.user_dir import register_tasks_and_models  # noqa: E402
+from ..errors import CallError, UserError, raised_to_caller  # noqa: E402
+from .worker import Done, Window, Worker  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+#: Windows at most, for each worker, from the first one that is not done to the last one that was read.
+AHEAD = 4
+
+
+class RayWorkers:
+    """The workers, for `fairseq_switchdec.predict.run.Runner`; at the end of the context they are gone.
+
+    Args:
+        args: the command's options; its files must be found under the same names by all machines.
+
+    Raises:
+        UserError: Ray is not installed, or has no such cluster or not enough for a worker.
+    """
+
+    def __init__(self, args: Namespace):
+        try:
+            import ray
+        except ImportError:
+            raise UserError("--engine ray needs the package ray: pip install 'fairseq_switchdec[ray]'") from None
+        self.ray = ray
+        # A worker with as many threads as a single process would have computes the same to the last bit.
+        started: dict[str, Any] = {"include_dashboard": False} if args.address is None else {"address": args.address}
+        try:
+            ray.init(**started, configure_logging=False, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"--address {args.address}: no Ray cluster can be reached there: {error}") from None
+        resources = ray.cluster_resources()
+        gpus = 0 if args.cpu else int(resources.get("GPU", 0))
+        cpus = int(resources.get("CPU", 0))
+        most = gpus or cpus // args.worker_cpus
+        self.count = args.workers or most
+        if not 0 < self.count <= most:
+            ray.shutdown()
+            raise UserError(
+                f"--workers {args.workers or 1}, --worker-cpus {args.worker_cpus}: the cluster has {gpus} GPUs and "
+                f"{cpus} cores, enough for {most} workers"
+            )
+        logger.info("%d workers, each with %s", self.count, "a GPU" if gpus else f"{args.worker_cpus} cores")
+        actor = ray.remote(num_cpus=args.worker_cpus, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=-1)
+        kind = actor(RemoteWorker)
+        self.actors = [kind.remote(args, os.getcwd()) for _ in range(self.count)]
+
+    def __enter__(self) -> RayWorkers:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.ray.shutdown()
+
+    def __call__(self, windows: Iterable[Window]) -> Iterator[Done]:
+        """The windows' results, in their order.
+
+        Raises:
+            UserError: what a worker says of the options or of the model.
+        """
+        pending: dict[Any, int] = {}  # results to come, in order, and whose they are
+        for window in windows:
+            if len(pending) == AHEAD * self.count:
+                yield self.next_result(pending)
+            worker = self.idlest(pending)
+            pending[self.actors[worker].predict.remote(window)] = worker
+        while pending:
+            yield self.next_result(pending)
+
+    def idlest(self, pending: dict[Any, int]) -> int:
+        """The worker with the fewest windows that are not done."""
+        waiting = self.ray.wait(list(pending), num_returns=len(pending), timeout=0)[1] if pending else []
+        load = Counter(pending[result] for result in waiting)
+        return min(range(self.count), key=load.__getitem__)
+
+    def next_result(self, pending: dict[Any, int]) -> Done:
+        """The first of the results to come, when it is there."""
+        reference = next(iter(pending))
+        try:
+            done: Done = self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, CallError):
+                raise UserError(str(error.cause).removeprefix("fairseq_switchdec: ")) from None
+            raise
+        del pending[reference]
+        return done
+
+
+class RemoteWorker:
+    """A `Worker` in a process of its own.
+
+    Args:
+        folder: that the command runs in, to which its files' names may be relative.
+    """
+
+    def __init__(self, args: Namespace, folder: str):
+        from .command import load, place
+
+        os.chdir(folder)
+        register_tasks_and_models()
+        with raised_to_caller():
+            task, model = load(args)
+            predictor = task.build_predictor(args, model)
+            self.worker = Worker(task, place(model, args), predictor, args)
+
+    def predict(self, window: Window) -> Done:
+        """A window's results.
+
+        Raises:
+            CallError: for a `UserError`, which would end the process.
+        """
+        with raised_to_caller():
+            return self.worker(window)
