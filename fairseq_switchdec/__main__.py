@@ -24,7 +24,7 @@ COMMANDS = {
     "squad-score": ("fairseq_switchdec.squad.command", "exact match and F1 of answers, as SQuAD's official scripts"),
     "export": ("fairseq_switchdec.export", "write a checkpoint's weights as a plain BART, or for transformers"),
     "import": ("fairseq_switchdec.models.hugging_face.command", "make a checkpoint of a Hugging Face model"),
-    "calibrate": ("fairseq_switchdec.calibrate", "measure what each sublayer takes on this machine, in seconds"),
+    "calibrate": ("fairseq_switchdec.calibrate", "measure how many seconds each sublayer takes on this machine"),
     "plot": ("fairseq_switchdec.pictures.command", "draw what was decided, and quality against cost"),
     "report": ("fairseq_switchdec.generation.merge", "merge the --switch-report files of several processes"),
 }

@@ -201,11 +201,12 @@ def whole_numbers(text: str) -> list[int]:
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(
-        description="Measure what each sublayer takes on this machine, in minutes; --policy-cost FILE trains for it."
+        description="Measure how many seconds each sublayer takes on this machine, for "
+        "--policy-cost and --switch-seconds. It takes some minutes."
     )
     parser.add_argument("--path", required=True, metavar="CHECKPOINT", help="the model")
-    parser.add_argument("--output", required=True, metavar="FILE", help="where its seconds go, as JSON")
-    parser.add_argument("--data", metavar="DIR", help="folder of the dictionaries; that of the training")
+    parser.add_argument("--output", required=True, metavar="FILE", help="JSON file to write")
+    parser.add_argument("--data", metavar="DIR", help="folder of the dictionaries (default: the one of the training)")
     parser.add_argument("--switch-precision", default="fp32", help=f"{', '.join(PRECISIONS)}; on the CPU (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="inputs at once (%(default)s)")
     parser.add_argument("--beam", type=int, default=4, metavar="N", help="hypotheses an input (%(default)s)")
@@ -216,8 +217,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--target-lengths", type=whole_numbers, metavar="N,N", help=f"tokens that are written (up to {LONGEST[1]})"
     )
     parser.add_argument("--paths", type=int, default=16, metavar="N", help="random paths to time (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="times each is timed (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the paths (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="how often each is timed (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random paths (%(default)s)")
     parser.add_argument("--cpu", action="store_true", help="use the CPU though there is a GPU")
     parser.add_argument("--fp16", action="store_true", help="half precision, on a GPU")
     return parser

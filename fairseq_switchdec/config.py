@@ -66,8 +66,9 @@ class LearningOptions(FairseqDataclass):
     )
     policy_estimator: str = option(
         "auto",
-        "what an input tries in training: local (its greedy path with one decision changed), score-function (all "
-        "decisions sampled, as in the paper), auto (local for rules quality and budget, else score-function)",
+        "path that is tried for an input in training: local (its greedy path with one decision changed), "
+        "score-function (all decisions sampled, as in the paper), auto (local for rules quality and budget, else "
+        "score-function)",
     )
     policy_total_updates: int = option(
         0,
@@ -77,15 +78,15 @@ class LearningOptions(FairseqDataclass):
     policy_quality_slack: float = option(
         0.05, "rule quality: the greedy path's loss may exceed the keep-all path's by this share of it"
     )
-    policy_quality_slack_nats: float = option(0.0, "rule quality: and by this many nats a token")
+    policy_quality_slack_nats: float = option(0.0, "rule quality: and additionally by this many nats a token")
     policy_flops_budget: str = option(
         "0.7",
         "rule budget: share of the keep-all cost (--policy-cost) to stay within, in (0, 1]; a range such as 0.4:1.0 "
-        "trains one policy for all of it, which --switch-budget then asks for (with rule quality its own choice, too)",
+        "trains one policy for every budget in it, and --switch-budget chooses one (rule quality also learns auto)",
     )
     policy_cost: str = option(
         "flops",
-        "what a path costs: flops, or the FILE of a machine's seconds that python -m fairseq_switchdec calibrate wrote",
+        "what a path costs: flops, or a FILE of a machine's seconds, made by python -m fairseq_switchdec calibrate",
     )
     policy_lambda: float = option(0.2, "rule fixed: the constant weight of the cost (Table 8 has 0.2, 1.0, 1.5)")
     policy_decisions: str = option(
@@ -94,13 +95,14 @@ class LearningOptions(FairseqDataclass):
     policy_random_keep: float = option(0.8, "keep probability of --policy-decisions random, in [0, 1]")
     policy_floor: float = option(
         0.02,
-        "least probability (estimator local: weight beside the others') with which a decision is tried, in [0, 0.14)",
+        "least probability with which a decision is tried (estimator local: its least weight among the others), in "
+        "[0, 0.14)",
     )
     policy_keep_all_share: float = option(
         0.25, "share of the inputs that train the model on the keep-all path and measure its loss, in [0, 1]"
     )
     policy_statistics_inputs: int = option(
-        3000, "training inputs that standardize the policy's features before it starts to learn"
+        3000, "training inputs over which the policy's features are standardized before it starts to learn"
     )
     policy_cost_beam: int = option(4, "beam size for which the cost of a path is estimated in training and validation")
     seed: int = II("common.seed")
@@ -123,8 +125,9 @@ class SwitchOptions(FairseqDataclass):
     switch_random_keep: float = option(0.8, "keep probability of --switch-decisions random, in [0, 1]")
     switch_budget: Optional[str] = option(
         None,
-        "share of the keep-all cost that greedy decisions are to keep within, of a policy that was trained for a range "
-        "(--policy-flops-budget 0.4:1.0); auto: what rule quality chooses; a FILE: one a line, for each input",
+        "share of the keep-all cost for greedy decisions to stay within, if the policy was trained for a range "
+        "(--policy-flops-budget 0.4:1.0); auto: what rule quality chooses; a FILE: a line with one of them for each "
+        "input",
     )
     switch_precision: str = option(
         "fp32",
@@ -133,8 +136,8 @@ class SwitchOptions(FairseqDataclass):
     )
     switch_report: Optional[str] = option(
         None,
-        "write what was skipped and saved in generation to this JSON file; of --num-shards processes "
-        "each writes its own (report.shard-0-of-4.json), for python -m fairseq_switchdec report merge",
+        "write what was skipped and saved in generation to this JSON file; with --num-shards each process writes "
+        "its own (report.shard-0-of-4.json), and python -m fairseq_switchdec report merge joins them",
     )
     seed: int = II("common.seed")
     num_shards: int = II("dataset.num_shards")
@@ -149,14 +152,14 @@ class RunOptions(SwitchOptions):
 
     switch_compare: int = option(
         64,
-        "inputs whose targets --switch-report compares under the policy's decisions, another input's and the most "
-        "frequent path, before generation: whether the policy reads its input; 0: none",
+        "inputs for which --switch-report compares, before generation, the loss under the policy's decisions, under "
+        "another input's and on the most frequent path: this shows whether the policy reads its input; 0: none",
     )
     switch_seconds: Optional[str] = option(
-        None, "FILE of this machine's seconds (python -m fairseq_switchdec calibrate): --switch-report shows those too"
+        None, "FILE of this machine's seconds (python -m fairseq_switchdec calibrate), for --switch-report to show too"
     )
     switch_seconds_force: bool = option(
-        False, "take it though it was measured on another machine, or with another precision, beam or batch size"
+        False, "use --switch-seconds even if measured on another machine, or with another precision, beam or batch size"
     )
     eval_rouge: bool = option(False, "generate for the validation set and log rouge1, rouge2 and rougeL")
     eval_rouge_args: str = option(
@@ -164,10 +167,11 @@ class RunOptions(SwitchOptions):
     )
     eval_rouge_bpe: Optional[str] = option(None, "BPE to decode before --eval-rouge compares words, such as gpt2")
     eval_rouge_bpe_args: str = option(
-        "{}", 'its options as JSON, such as \'{"gpt2_encoder_json": "encoder.json", "gpt2_vocab_bpe": "vocab.bpe"}\''
+        "{}",
+        'options of this BPE as JSON, such as \'{"gpt2_encoder_json": "encoder.json", "gpt2_vocab_bpe": "vocab.bpe"}\'',
     )
     eval_rouge_detok: str = option("space", "detokenizer for --eval-rouge, such as moses; space = none")
-    eval_rouge_detok_args: str = option("{}", "its options as JSON")
+    eval_rouge_detok_args: str = option("{}", "options of that detokenizer as JSON")
     eval_rouge_remove_bpe: Optional[str] = field(
         default=None,
         metadata={"help": "BPE marks to remove for --eval-rouge, as --remove-bpe", "argparse_const": "@@ "},
@@ -186,8 +190,8 @@ class SquadOptions(FairseqDataclass):
     squad_n_best: int = option(20, "candidates of each question in the n-best file")
     squad_null_threshold: float = option(
         0.0,
-        "2.0: no answer is given where its score exceeds the best answer's by more than this; squad-score "
-        "--null-threshold tune finds it",
+        "2.0: the answer is empty where the score of no answer exceeds the best answer's by more than this; "
+        "squad-score --null-threshold tune finds it",
     )
     squad_version: str = option(
         "auto", "1.1: every question has an answer; 2.0: some have none; auto: as the data says"
@@ -259,7 +263,7 @@ def flag(name: str) -> str:
 
 
 def options_table() -> str:
-    """The options as a Markdown table, as README shows them."""
+    """The options as a Markdown table, as examples/OPTIONS.md shows them."""
     lines = ["| option | default | meaning |", "|---|---|---|"]
     for part in (DecisionOptions, LearningOptions, RunOptions, SquadOptions):
         for item in fields(part):

@@ -136,7 +136,7 @@ def test_budgets_by_input(tmp_path: Path) -> None:
     source(str(file)).check_count(3)
     with pytest.raises(UserError, match="--switch-budget holds 3 budgets, one a line: there are 4 inputs"):
         source(str(file)).check_count(4)
-    with pytest.raises(UserError, match="--switch-budget holds 3 budgets: there are more inputs"):
+    with pytest.raises(UserError, match="--switch-budget holds 3 budgets, but there are more inputs"):
         asked(source(str(file)), [3])
     rows = source(str(file))(SPACE, torch.tensor([7, 8]), dict, torch.tensor([0, 0]))
     assert isinstance(rows, GreedyChoice) and rows.budgets is not None and rows.budgets.tolist() == [0.5, 0.5]
@@ -181,9 +181,11 @@ def test_budgets_that_a_policy_does_not_know() -> None:
         source("auto").check(dialled(auto=False))
     with pytest.raises(UserError, match="budgets from 0.4 to 0.6 of the FLOPs: give --switch-budget"):
         source(None).check(dialled(auto=False))
-    with pytest.raises(UserError, match="trained for no budgets.*--policy-flops-budget LOW:HIGH"):
+    with pytest.raises(UserError, match="not trained for a range of budgets.*--policy-flops-budget LOW:HIGH"):
         source("0.5").check(SwitchPolicy(SPACE, 6, 10))
-    with pytest.raises(UserError, match="--switch-budget 0.5 asks the policy, --switch-decisions keep-all does not"):
+    with pytest.raises(
+        UserError, match="--switch-budget 0.5 asks the policy, which --switch-decisions keep-all does not use"
+    ):
         source("0.5", "keep-all")
 
 
@@ -389,6 +391,6 @@ def test_a_checkpoint_of_another_dial_is_refused(corpus: Path, dial_run: SimpleN
 def test_a_plain_policy_is_asked_for_nothing(corpus: Path, switchable_run: Any, stock_checkpoint: Path) -> None:
     for command in (generate, validate):
         output = command(corpus, switchable_run.checkpoint, "--switch-budget", "0.7", check=False)
-        assert "trained for no budgets" in output and "Traceback" not in output
+        assert "not trained for a range of budgets" in output and "Traceback" not in output
     output = generate(corpus, stock_checkpoint, "--switch-budget", "0.7", check=False)
-    assert "trained for no budgets" in output and "Traceback" not in output
+    assert "not trained for a range of budgets" in output and "Traceback" not in output

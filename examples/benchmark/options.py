@@ -84,22 +84,28 @@ def parse(argv: list[str] | None = None) -> Options:
     )
     add, none = parser.add_argument, argparse.SUPPRESS
     systems = "; ".join(f"{name}: {' '.join(kind.systems)}" for name, kind in BACKBONES.items())
-    add("--backbone", default="bart", help=f"of {' '.join(BACKBONES)}")
+    add("--backbone", default="bart", help=f"one of {' '.join(BACKBONES)}")
     add("--batch", type=int, nargs="+", default=none, help="batch sizes (default: 1 8; with --training 2)")
-    add("--src-len", type=int, default=none, help="tokens of every source, BART's <s> and </s> among them (1024; 512)")
-    add("--beam", type=int, nargs="+", default=none, help="beam sizes (4; 1 4); llama.cpp runs at batch 1, beam 1 only")
+    add("--src-len", type=int, default=none, help="tokens of every source, <s> and </s> included (1024; smollm2: 512)")
+    add(
+        "--beam",
+        type=int,
+        nargs="+",
+        default=none,
+        help="beam sizes (4; smollm2: 1 4); llama.cpp only runs batch 1, beam 1",
+    )
     add("--out-len", type=int, default=64, help="words of every output; </s> follows")
-    add("--precision", nargs="+", default=none, help=f"of {' '.join(PRECISIONS)} (all that the device has)")
-    add("--systems", nargs="+", default=none, help=f"(all) {systems}; the first is always among them")
-    add("--decisions", nargs="+", default=none, help="keep-all, and JSON files as --switch-decisions takes (all here)")
+    add("--precision", nargs="+", default=none, help=f"some of {' '.join(PRECISIONS)} (all that the device has)")
+    add("--systems", nargs="+", default=none, help=f"systems (all) of {systems}; the first always runs")
+    add("--decisions", nargs="+", default=none, help="keep-all, and files for --switch-decisions (all here)")
     add("--repeats", type=int, default=5, help="timed runs of every case, after one that is not timed")
     add("--threads", type=int, default=available_cores(), help="processor threads of every system")
-    add("--geometry", default=none, help=f"of BART, of {' '.join(GEOMETRIES)} (large)")
+    add("--geometry", default=none, help=f"size of BART, one of {' '.join(GEOMETRIES)} (large)")
     add("--gguf", type=Path, help="a LLaMA's file for --backbone smollm2, which is downloaded otherwise")
-    add("--device", default=none, help="cpu or cuda (cuda where there is one)")
+    add("--device", default=none, help="cpu or cuda (cuda if there is a GPU)")
     add("--training", action="store_true", help="time training of BART instead, of stock and ours; one precision")
     add("--out", type=Path, default=HERE / "output", help="folder for results.json, results.md and the plot")
-    add("--seed", type=int, default=1, help="of weights and inputs")
+    add("--seed", type=int, default=1, help="seed of the weights and inputs")
     values = vars(parser.parse_args(argv))
     gpu = torch.cuda.is_available()
     check_choices("--backbone", [values["backbone"]], tuple(BACKBONES))

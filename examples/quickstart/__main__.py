@@ -4,8 +4,9 @@
                                                        +-> fine-tuned switchable --> generate: keep-all, learned,
                                                                                      random, shuffled decisions
 
-Every command is printed before it runs; a finished stage is not repeated. At the end: report.json, report.md and, with
-matplotlib, report.png and decisions.png in the output folder.
+Every command is printed before it runs; a finished stage is not repeated. At the end: a table, three summaries with
+what was skipped for them, report.json, report.md and, with matplotlib, report.png and decisions.png in the output
+folder.
 """
 
 from __future__ import annotations

@@ -38,10 +38,10 @@ def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[
     parser = command_line(__doc__, __spec__.name)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("file", type=Path, help="SQuAD's JSON")
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is made")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the answers and scores")
     parser.add_argument("--decisions", nargs="+", default=["greedy", "keep-all", "random"], metavar="NAME")
     parser.add_argument("--random-keep", type=float, default=0.8, help="keep probability of random (%(default)s)")
-    parser.add_argument("--null-threshold", default="tune", help="of 2.0 (%(default)s)")
+    parser.add_argument("--null-threshold", default="tune", help="threshold of 2.0 (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="windows at once (%(default)s)")
     return parser.parse_known_args(argv)
 

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--valid-questions", type=int, default=500, metavar="N")
     parser.add_argument("--bpe", required=True, metavar="DIR")
     parser.add_argument("--base-updates", type=int, default=400, metavar="N")
-    parser.add_argument("--updates", type=int, default=200, metavar="N", help="of each fine-tuning")
+    parser.add_argument("--updates", type=int, default=200, metavar="N", help="updates of each fine-tuning")
     parser.add_argument("--out", type=Path, default=HERE / "output", metavar="DIR")
     args = parser.parse_args()
     stages = Stages(args.out, total=9)

@@ -71,8 +71,8 @@ class DecisionSource:
         self.asked, self.each = read_budgets(options.switch_budget)
         if self.asked and self.choice not in POLICY_DECISIONS:
             raise UserError(
-                f"--switch-budget {options.switch_budget} asks the policy, --switch-decisions {self.choice} does not: "
-                "leave one of them out"
+                f"--switch-budget {options.switch_budget} asks the policy, which --switch-decisions {self.choice} "
+                "does not use: leave one of them out"
             )
 
     def __call__(
@@ -112,7 +112,7 @@ class DecisionSource:
         if not self.each:
             return GreedyChoice(torch.full((len(ids),), self.asked[0]))
         if len(ids) and int(ids.max()) >= len(self.asked):
-            raise UserError(f"--switch-budget holds {len(self.asked)} budgets: there are more inputs")
+            raise UserError(f"--switch-budget holds {len(self.asked)} budgets, but there are more inputs")
         return GreedyChoice(torch.tensor(self.asked)[ids.cpu()])
 
     def check_count(self, inputs: int) -> None:
@@ -161,7 +161,7 @@ class DecisionSource:
         dial = policy.dial
         if self.asked and dial is None:
             raise UserError(
-                "--switch-budget: this policy was trained for no budgets that one could ask for: train it with "
+                "--switch-budget: this policy was not trained for a range of budgets: train it with "
                 "--policy-flops-budget LOW:HIGH, such as 0.4:1.0"
             )
         if dial is None or self.choice not in POLICY_DECISIONS:

@@ -104,7 +104,7 @@ def merge(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
         )
     if len(ids) != reference["run"]["inputs"]:
         raise UserError(
-            f"all {len(shards)} shards together hold {missing_inputs(ids, reference)} too few: run all of them with "
+            f"{missing_inputs(ids, reference)} are in none of the {len(shards)} shards: run all of them with "
             "the same --batch-size and --max-tokens"
         )
     return {

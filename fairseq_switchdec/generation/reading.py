@@ -130,6 +130,6 @@ def comparison_line(summary: dict[str, Any]) -> str:
         return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
     return (
-        f"{line}; {found['inputs']} targets cost {found['greedy']['loss']:.3f} nats a token, with another input's "
-        f"decisions {excess(shuffled)}, with the most frequent path {excess(static)} at {static['cost']:.1%}"
+        f"{line}; loss of {found['inputs']} targets: {found['greedy']['loss']:.3f} nats a token, with another input's "
+        f"decisions {excess(shuffled)}, with the most frequent path {excess(static)} at cost {static['cost']:.1%}"
     )

@@ -35,11 +35,11 @@ class Option(NamedTuple):
 
 #: Of every backbone but BART, which has fairseq's.
 COMMON = {
-    "norm_eps": Option(float, "added to what layers are normalized by"),
+    "norm_eps": Option(float, "small number in the layers' norms, against division by 0"),
     "activation_fn": Option(str, "activation of the feed-forward sublayers: gelu, gelu_tanh, relu or silu"),
     "absent_symbols": Option(str, "symbols of the dictionary that the model has no token for, joined by spaces", ""),
     "special_ids": Option(str, "the token ids of <s> <pad> </s> <unk>, - where there is none, which export writes"),
-    "share_decoder_input_output_embed": Option(bool, "the output projection has the embedding's weight", True),
+    "share_decoder_input_output_embed": Option(bool, "the output projection shares the embedding's weight", True),
 }
 
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")

@@ -145,7 +145,7 @@ class SwitchableModel(PackableModel):
             if key not in own:  # an average that an older version kept
                 del state_dict[key]
         if any(state_dict[key].shape != own[key].shape for key in learned if key in own):
-            logger.info("the checkpoint's policy had no budgets to be asked for: its learning begins anew")
+            logger.info("the checkpoint's policy was not trained for a range of budgets: it starts to learn anew")
             state_dict.update((key, value) for key, value in own.items() if key.startswith("learner_state."))
         super().upgrade_state_dict_named(state_dict, name)  # type: ignore[misc]
         self.check_fits(state_dict)

@@ -31,8 +31,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("reports", nargs="+", metavar="[NAME=]REPORT", help="file that --switch-report wrote")
     parser.add_argument("--out", required=True, metavar="FILE", help=f"picture to write: {', '.join(FORMATS)}")
     parser.add_argument("--scores", metavar="FILE", help="file that score --json wrote, of systems with these NAMEs")
-    parser.add_argument("--measure", choices=MEASURES, default=MEASURES[-1], help="of --scores (default: %(default)s)")
-    parser.add_argument("--title", help="of the picture of one report")
+    parser.add_argument(
+        "--measure", choices=MEASURES, default=MEASURES[-1], help="measure of --scores (default: %(default)s)"
+    )
+    parser.add_argument("--title", help="title of the picture, for one report")
     return parser
 
 

@@ -41,15 +41,15 @@ def predicting_tasks() -> dict[str, Any]:
 def get_parser(task: Any = None) -> argparse.ArgumentParser:
     """The command's options, and those of a task."""
     parser = argparse.ArgumentParser(
-        description="Predict every row of a file. Killed, the same command goes on where it was."
+        description="Predict every row of a file. After a kill, the same command continues where the run stopped."
     )
     parser.add_argument("--task", required=True, help=f"one of {', '.join(predicting_tasks())}")
     parser.add_argument("--path", required=True, metavar="CHECKPOINT", help="the trained model")
     parser.add_argument("--input", required=True, metavar="FILE", help="rows to predict")
     parser.add_argument("--output", required=True, metavar="FILE", help="JSON lines, one a row, in the input's order")
-    parser.add_argument("--data", metavar="DIR", help="folder of the dictionaries; that of the training")
+    parser.add_argument("--data", metavar="DIR", help="folder of the dictionaries (default: the one of the training)")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="inputs at once (%(default)s)")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="and at most so many tokens with padding")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="most tokens at once, padding included")
     parser.add_argument(
         "--window",
         type=int,
@@ -75,11 +75,12 @@ def get_parser(task: Any = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--switch-budget",
         metavar="SHARE",
-        help="share of the FLOPs to keep within, of a policy that was trained for a range; auto; or a FILE, one a line",
+        help="share of the keep-all cost to stay within, if the policy was trained for a range; auto; or a "
+        "FILE with one of these a line",
     )
     parser.add_argument("--switch-precision", default="fp32", help=f"{', '.join(PRECISIONS)}; on the CPU (%(default)s)")
     parser.add_argument("--switch-report", metavar="FILE", help="write what every input skipped and cost")
-    parser.add_argument("--seed", type=int, default=1, help="of random decisions (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of random decisions (%(default)s)")
     parser.add_argument("--cpu", action="store_true", help="use the CPU though there is a GPU")
     parser.add_argument("--fp16", action="store_true", help="half precision, on a GPU")
     if task is not None:

@@ -163,7 +163,7 @@ def file_digest(path: str) -> tuple[str, int]:
     found, lines = hashlib.blake2b(digest_size=16), 0
     if os.path.exists(path) and not os.path.isfile(path):
         what = "a folder" if os.path.isdir(path) else "a pipe or a device"
-        raise UserError(f"--input {path} is {what}: name a file, which is read twice, and again where a run goes on")
+        raise UserError(f"--input {path} is {what}: name a file: it is read twice, and once more after a kill")
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):

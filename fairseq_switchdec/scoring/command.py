@@ -39,9 +39,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--corenlp-jar", metavar="JAR", help="CoreNLP for --ptb (default: the one on CLASSPATH)")
     parser.add_argument("--files2rouge", action="store_true", help="run ROUGE-1.5.5 too, through files2rouge")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="that score (default: all cores)"
+        "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
     )
     return parser
 

@@ -29,11 +29,12 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--null-threshold", metavar="X", default="0",
-        help="with --n-best and 2.0: no answer is given where its score exceeds the best answer's by more than X; "
+        help="with --n-best and 2.0: the answer is empty where the score of no answer exceeds the best answer's "
+        "by more than X; "
         f"{TUNE!r} finds the X with the best F1 on this data (default: 0)",
     )  # fmt: skip
     parser.add_argument("--write-predictions", metavar="FILE", help="with --n-best: write the answers chosen")
-    parser.add_argument("--version", choices=("1.1", "2.0"), help="which script's rule (default: as the data says)")
+    parser.add_argument("--version", choices=("1.1", "2.0"), help="version to follow (default: as the data says)")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
     return parser
 

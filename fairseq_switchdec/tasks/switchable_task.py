@@ -257,9 +257,9 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         ):
             raise UserError("--path: models of an ensemble must all be switchable and have the same decision space")
         if self.cfg.switch_report is not None and len(models) > 1:
-            raise UserError("--switch-report speaks of one model: give one checkpoint to --path")
+            raise UserError("--switch-report describes one model: give one checkpoint to --path")
         if self.cfg.switch_report is not None and getattr(args, "score_reference", False):
-            raise UserError("--switch-report speaks of generation: leave out --score-reference")
+            raise UserError("--switch-report describes generation: leave out --score-reference")
         for model in switchable:
             self.source.check(model.encoder.policy)
         if self.report.prices is not None:

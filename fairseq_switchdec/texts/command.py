@@ -31,7 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads that encode (default: all cores)"
     )
     parser.add_argument("input", metavar="INPUT", help="text file, UTF-8")
-    parser.add_argument("output", metavar="OUTPUT", help="file of ids; it is there when all of it is")
+    parser.add_argument("output", metavar="OUTPUT", help="file of ids to write; it appears only when complete")
     return parser
 
 

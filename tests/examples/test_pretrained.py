@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from generated_files import write_generated
 
 from examples.common import comparison
 from examples.common.files import SPLITS, read_lines, write_lines
@@ -103,32 +104,10 @@ def test_fairseq_parses_the_training(build, budget, rule, monkeypatch):
         assert args.policy_rule == rule and (budget == 0 or args.policy_flops_budget == str(budget))
 
 
-def test_what_was_skipped_in_words():
-    entry = {"attention_keep": [True] * 3, "ffn_keep": [True] * 3, "token_strategy": 0}
-    assert report.skipped(entry) == "nothing"
-    entry = {"attention_keep": [True, False, False], "ffn_keep": [True, True, False], "token_strategy": 2}
-    assert report.skipped(entry) == (
-        "attention of layers 2, 3; feed-forward of layer 3; last 20 % of the article's tokens"
-    )
-
-
-def write_generated(stages: Stages, system: str) -> None:
-    """What fairseq-generate leaves of six inputs, in an order of its own."""
-    folder = comparison.folder(stages.out, system)
-    folder.mkdir(parents=True)
-    texts = [f"S-{i}\t article {i}\nT-{i}\t red {i}\nH-{i}\t-0.5\t7\nD-{i}\t-0.5\t {system} {i}" for i in range(6)]
-    (folder / comparison.HYPOTHESES).write_text("\n".join(reversed(texts)) + "\n", encoding="utf-8")
-    stages.log(f"generate-{system}").write_text("Translated 6 sentences (9 tokens) in 1.5s (...)\n")
-    keeps: dict[str, Any] = {"attention_keep": [True, True], "ffn_keep": [True, False], "token_strategy": 0}
-    inputs = [{"id": i, "cost": 0.9, "tokens_dropped": 0.0, "cross_attention_keep": [], **keeps} for i in range(6)]
-    content = {"cost": 0.9, "paths": 1, "most_frequent_path": 1.0, "per_input": inputs}
-    (folder / comparison.SWITCHES).write_text(json.dumps(content), encoding="utf-8")
-
-
 def test_report(tmp_path):
     stages = Stages(tmp_path / "out")
     for system in comparison.SYSTEMS:
-        write_generated(stages, system)
+        write_generated(stages.out, system, [f"{system} {i}" for i in range(6)])
     for split in SPLITS:
         write_lines(tmp_path / f"{split}.source", ["text"])
     report.write(commands.Settings(updates=7), stages, tmp_path)
@@ -138,9 +117,9 @@ def test_report(tmp_path):
     assert "Learned decisions: 1 path for all inputs." in text
     drawn = {path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".png"}
     assert drawn == ({"report.png", "decisions.png"} if importlib.util.find_spec("matplotlib") else set())
-    assert "**1.** article 0\n\n- reference: red 0\n- plain: plain 0\n" in text
-    assert "- switchable, at 90% of the FLOPs: learned 0\n- skipped: feed-forward of layer 2\n" in text
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["systems"]["learned"]["cost"] == 0.9
+    assert "**1.** article 0\n\n- reference: red green blue 0\n- plain: plain 0\n" in text
+    assert "- switchable, at 50% of the FLOPs: learned 0\n- skipped: feed-forward of decoder layer 1\n" in text
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["systems"]["learned"]["cost"] == 0.5
 
 
 class Recorded(Stages):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from generated_files import write_generated
 
 from examples.common import comparison
 from examples.common.files import SPLITS, read_lines, write_lines
@@ -197,32 +198,23 @@ def test_both_finetunings_see_the_same():
     assert shared(plain) == shared(commands.finetune_switchable(settings, path, path, path))
 
 
-def write_generated(out: Path, system: str, hypotheses: list[str]) -> None:
-    """What fairseq-generate leaves, in an order of its own."""
-    folder = comparison.folder(out, system)
-    folder.mkdir(parents=True)
-    lines = [f"T-{i}\tred green blue {i}\nH-{i}\t-0.5\t7 8\nD-{i}\t-0.5\t{text}" for i, text in enumerate(hypotheses)]
-    spent = "... | INFO | Translated 4 sentences (9 tokens) in 1.5s (2.67 sentences/s, 6.0 tokens/s)\n"
-    Stages(out).log(f"generate-{system}").write_text(spent, encoding="utf-8")
-    (folder / comparison.HYPOTHESES).write_text("\n".join(reversed(lines)) + "\n", encoding="utf-8")
-    shares = {"cost": 0.5, "attention_skipped": 0.25, "ffn_skipped": 0.125, "tokens_dropped": 0.1}
-    (folder / comparison.SWITCHES).write_text(json.dumps(shares), encoding="utf-8")
-
-
 def test_report(tmp_path):
-    right = [f"red green blue {i}" for i in range(4)]
+    right, stages = [f"red green blue {i}" for i in range(4)], Stages(tmp_path / "out")
     for system in comparison.SYSTEMS:
-        write_generated(tmp_path, system, ["", *right[1:]] if system == "learned" else right)
-    systems = comparison.evaluate(Stages(tmp_path))
+        write_generated(stages.out, system, ["", *right[1:]] if system == "learned" else right)
+    for split in SPLITS:
+        write_lines(tmp_path / f"{split}.source", ["text"])
+    report.write(commands.Settings(updates=1, finetune_updates=2), stages, tmp_path)
+    systems = json.loads((stages.out / "report.json").read_text(encoding="utf-8"))["systems"]
     assert systems["plain"]["cost"] == 1 and systems["plain"]["rougeL"] == pytest.approx(100)
     learned = systems["learned"]
     assert learned["rougeL"] == pytest.approx(75) and learned["cost"] == 0.5 and learned["seconds"] == 1.5
     interval = learned["rougeL_minus_plain"]
     assert interval["mean"] == pytest.approx(-25) and interval["low"] < -25 < interval["high"] <= 0
-    found = {"systems": systems, "settings": {"updates": 1, "finetune_updates": 2}, "corpus": {"train": 3}}
-    found["reading"] = {"paths": 3, "most_frequent_path": 0.5}
-    found |= {"stage_seconds": {"pretrain": 5.0}, "commit": "c", "hardware": "h", "versions": {"torch": "2"}}
-    assert "| learned | 75.00 | 75.00 | 75.00 | -25.00 [" in report.markdown(found)
+    text = (stages.out / "report.md").read_text(encoding="utf-8")
+    assert "| learned | 75.00 | 75.00 | 75.00 | -25.00 [" in text
+    assert text.count("- reference:") == report.SHOWN == 3
+    assert "**3.** article 2\n\n- reference: red green blue 2\n- plain: red green blue 2\n" in text
 
 
 def test_report_refuses_other_inputs(tmp_path):

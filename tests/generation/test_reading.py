@@ -72,7 +72,7 @@ def test_summary():
     assert counts == {"paths": 2, "most_frequent_path": 0.75} and path_counts(Counter())["paths"] == 0
     assert comparison_line(counts) == "2 different paths, the most frequent for 75% of inputs"
     line = comparison_line(counts | {"compared": summary})
-    assert re.search(r"9 targets cost 1.000 nats a token, with another input's decisions \+\d", line)
+    assert re.search(r"loss of 9 targets: 1.000 nats a token, with another input's decisions \+\d", line)
 
 
 @pytest.fixture(scope="module")

@@ -192,7 +192,7 @@ def test_every_row_has_its_budget(monkeypatch, classifier, bpe, tmp_path):
     assert [entry["budget"] for entry in content["per_input"]] == [0.6, 0.8, 0.9]
     assert sorted(content["budgets"]) == ["0.6", "0.8", "0.9"]
     budgets.write_text("0.6\n0.7\n")
-    with pytest.raises(SystemExit, match="--switch-budget holds 2 budgets: there are more inputs"):
+    with pytest.raises(SystemExit, match="--switch-budget holds 2 budgets, but there are more inputs"):
         predict(monkeypatch, dialled, bpe, source, tmp_path / "short.jsonl", *words)
     with pytest.raises(SystemExit, match="budgets from 0.6 to 1 of the FLOPs: give --switch-budget"):
         predict(monkeypatch, dialled, bpe, source, tmp_path / "none.jsonl")

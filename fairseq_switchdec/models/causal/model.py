@@ -37,7 +37,7 @@ CAUSAL = {
 }
 ROTARY = {
     "rope_theta": Option(float, "base of the rotary positions' wave lengths", 10000.0),
-    "rope_scaling": Option(str, "their scaling, a JSON object as Hugging Face's configurations have it", ""),
+    "rope_scaling": Option(str, "scaling of rotary positions, a JSON object as Hugging Face's models have it", ""),
 }
 
 GPT2_SIZES = {"max_positions": 1024, "norm_eps": 1e-5, "activation_fn": "gelu_tanh", "dropout": 0.1}

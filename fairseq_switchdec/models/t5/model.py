@@ -42,7 +42,7 @@ OPTIONS = {
     **SIDES,
     "head_dim": Option(int, "size of a head"),
     "relative_buckets": Option(int, "distances that have a bias of their own", 32),
-    "relative_max_distance": Option(int, "distance from which on all are one", 128),
+    "relative_max_distance": Option(int, "distance from which on all have the same bias", 128),
     "gated": Option(bool, "gated feed-forward sublayers (version 1.1)", False),
     **COMMON,
 }
