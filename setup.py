@@ -66,6 +66,7 @@ setup(
         # Models of Hugging Face's formats. safetensors 0.4 shows shapes without reading; tokenizers 0.20 reads merges
         # written as pairs, as newer files have them; gguf 0.16 gives a file's values as Python's (its lists of tokens).
         "hugging-face": ["safetensors>=0.4", "tokenizers>=0.20", "gguf>=0.16"],
+        "ray": ["ray>=2.9"],  # predict --engine ray
         "glue": ["scikit-learn", "scipy"],  # F1, Matthews', Pearson's and Spearman's correlation as GLUE computes them
         "test": [
             *("pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn", "scipy"),
