@@ -1,0 +1,160 @@
+"""``predict --engine ray``: the bytes of one process, in order, whatever dies; real workers where Ray is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support import REPO
+
+from fairseq_switchdec.errors import CallError, UserError
+from fairseq_switchdec.predict.ray_engine import AHEAD, RayWorkers, RemoteWorker
+from fairseq_switchdec.predict.worker import Done, Window
+
+
+class FakeRay:
+    """A cluster in this process, whose workers finish in an order of their own."""
+
+    class RayTaskError(Exception):
+        def __init__(self, cause: Exception):
+            self.cause = cause
+
+    def __init__(self, cores: int = 4, slow: int = 1, fails: int | None = None):
+        self.exceptions = SimpleNamespace(RayTaskError=self.RayTaskError)
+        self.cores, self.slow, self.fails = cores, slow, fails
+        self.options: dict[str, Any] = {}
+        self.submitted: list[tuple[int, int]] = []  # worker and the window's first row
+        self.taken = 0
+        self.up = False
+
+    def init(self, **options: Any) -> None:
+        if options.get("address") == "nowhere":
+            raise ConnectionError("no such host")
+        self.up = True
+
+    def shutdown(self) -> None:
+        self.up = False
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": float(self.cores)}
+
+    def remote(self, **options: Any) -> Any:
+        self.options = options
+        return lambda kind: SimpleNamespace(remote=self.start)
+
+    def start(self, *arguments: Any) -> Any:
+        number = self.options["started"] = self.options.get("started", -1) + 1
+
+        def submit(window: Window) -> tuple[int, int]:
+            self.submitted.append((number, window.first))
+            return self.submitted[-1]
+
+        return SimpleNamespace(predict=SimpleNamespace(remote=submit))
+
+    def wait(self, results: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        """Worker 0 is slow: its windows are never done before they are asked for."""
+        waiting = [result for result in results if result[0] == 0 and self.slow]
+        return [result for result in results if result not in waiting], waiting
+
+    def get(self, result: tuple[int, int]) -> Done:
+        self.taken += 1
+        if result[1] == self.fails:
+            raise self.RayTaskError(CallError("fairseq_switchdec: --path model.pt gives scores that are no numbers"))
+        return Done(f"{result[1]}\n", "", 1, 1, 0, 0.0)
+
+
+def options(**changes: Any) -> Namespace:
+    return Namespace(**{"address": None, "workers": None, "worker_cpus": 2, "cpu": True, **changes})
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    return ray
+
+
+def numbered(count: int, read: list[int]) -> Iterable[Window]:
+    for number in range(count):
+        read.append(number)
+        yield Window(number, number, [])
+
+
+def test_results_come_in_order_and_little_is_read_ahead(fake: FakeRay) -> None:
+    read: list[int] = []
+    with RayWorkers(options()) as workers:
+        assert workers.count == 2 and fake.options["num_cpus"] == 2 and fake.options["max_task_retries"] == -1
+        for number, done in enumerate(workers(numbered(30, read))):
+            assert done.text == f"{number}\n"
+            assert len(read) <= number + 1 + AHEAD * 2
+    assert number == 29 and not fake.up
+    counts = [sum(worker == index for worker, _ in fake.submitted) for index in range(2)]
+    assert sum(counts) == 30 and 0 < counts[0] < counts[1], "the idle worker gets more"
+
+
+def test_mistakes(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    for changes, message in (
+        ({"address": "nowhere"}, "--address nowhere: no Ray cluster can be reached there: no such host"),
+        ({"workers": 3}, "--workers 3, --worker-cpus 2: the cluster has 0 GPUs and 4 cores, enough for 2 workers"),
+        ({"worker_cpus": 8}, "enough for 0 workers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            RayWorkers(options(**changes))
+        assert not fake.up
+    fake.fails = 2
+    with pytest.raises(UserError) as caught, RayWorkers(options()) as workers:
+        list(workers(numbered(5, [])))
+    assert str(caught.value) == "fairseq_switchdec: --path model.pt gives scores that are no numbers"
+    assert not fake.up
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"needs the package ray: pip install 'fairseq_switchdec\[ray\]'"):
+        RayWorkers(options())
+
+
+def test_a_worker_raises_what_does_not_end_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CallError, match="nowhere.pt"):
+        RemoteWorker(Namespace(path="nowhere.pt"), str(tmp_path))
+
+
+def workers_of(run: str) -> list[int]:
+    """The processes of this run's workers."""
+    found = subprocess.run(["pgrep", "-f", "ray::RemoteWorker"], capture_output=True, text=True).stdout.split()
+    environments = {process: Path("/proc", process, "environ") for process in found}
+    return [
+        int(process) for process, file in environments.items() if file.exists() and run.encode() in file.read_bytes()
+    ]
+
+
+def test_real_workers_that_are_killed(corpus: Path, switchable_run: SimpleNamespace, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="pip install '.[ray]' for real workers")
+    (tmp_path / "texts").write_text((corpus.parent / "test.source").read_text() * 10)
+    command = [sys.executable, "-m", "fairseq_switchdec", "predict", "--task", "switchable_task", "--cpu", "--no-bpe"]
+    command += ["--path", switchable_run.checkpoint, "--input", "texts", "--beam", 2, "--max-len-b", 8]
+    command += ["--batch-size", 4, "--window", 8, "--switch-decisions", "random"]
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "RUN_OF_THIS_TEST": str(tmp_path)}
+    calls = [[*map(str, command), "--output", f"{n}.jsonl", "--switch-report", f"{n}.json"] for n in ("one", "ray")]
+    subprocess.run(calls[0], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    process = subprocess.Popen([*calls[1], "--engine", "ray", "--workers", "1"], cwd=tmp_path, env=environment)
+    killed = 0
+    while process.poll() is None:
+        found = workers_of(str(tmp_path))
+        if found and killed < 2 and (tmp_path / "ray.jsonl.journal").exists():
+            os.kill(found[0], signal.SIGKILL)
+            killed += 1
+        time.sleep(0.2)
+    assert process.returncode == 0
+    assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    one, ray = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "ray"))
+    assert {**one, "seconds": 0} == {**ray, "seconds": 0}
+    assert killed == 2, "too fast for this test: give it more texts"
