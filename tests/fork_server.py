@@ -1,13 +1,15 @@
 """``python -m fairseq_switchdec ...`` from a process that has imported torch and fairseq already.
 
 Importing them takes seconds, most of what a command on tiny models takes. Each command still has a process of its own,
-forked from a server that has imported these two and run nothing: what it prints, its exit status and the interpreter's
-end are those of a real start. This file is the server too; `run_module` starts it and asks it.
+forked from a server that has imported these two, and what torch imports for an optimizer, and run nothing: what it
+prints, its exit status and the interpreter's end are those of a real start. This file is the server too; `run_module`
+starts it and asks it.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import runpy
@@ -83,6 +85,9 @@ def serve() -> tuple[list[str], str]:
 
     install()
     import fairseq  # noqa: F401  (and torch)
+
+    with contextlib.suppress(ImportError):
+        import torch._dynamo  # noqa: F401  (which an optimizer imports, since torch 2.1)
 
     for line in sys.stdin:
         words, output = json.loads(line)

@@ -13,6 +13,7 @@ What each module mends, and for which versions:
     numpy_names        numpy >= 1.24 lacks names that fairseq's data sets use
     user_dir           fairseq ignores the tasks and models of a ``--user-dir`` package that is already imported
     spawn              a process that fairseq spawns starts without these fixes
+    config_copies      omegaconf 2.0 copies a whole config hundreds of times before a command begins its work
 
 No fix touches another package: each acts on modules of fairseq and hydra alone, when those are imported (``imports``).
 ``startup`` brings the fixes into the stock commands, through the ``.pth`` file that is installed beside the package.
@@ -34,6 +35,7 @@ def install() -> None:
     from fairseq_switchdec.compat import (
         atomic_copy,
         checkpoints,
+        config_copies,
         ema_start,
         encoder_fastpath,
         hydra_plugins,
@@ -62,4 +64,5 @@ def install() -> None:
         numpy_names.register(hooks)
         user_dir.register(hooks)
         spawn.register(hooks)
+        config_copies.register(hooks)
     hooks.activate()
