@@ -7,6 +7,8 @@
 #     CHECKPOINT  such as SAVE/checkpoint_best.pt, or a released one (bart.large.cnn/model.pt)
 #     OUT         gets generate-test.txt and report.json (what was skipped and saved)
 #   SHARDS  processes that share the test set, each on a GPU of its own (default: 1)
+#   SHARD   run only this one of them, from 0, as a task of an array job does; at the end, without it, the same command
+#           joins what the tasks have written
 # On a GPU add --fp16 (not for t5). What has finished is kept: after a kill, the same command does the rest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -47,17 +49,25 @@ if [ "$shards" = 1 ]; then
     exit
 fi
 
-IFS=, read -ra devices <<< "${CUDA_VISIBLE_DEVICES:-$(seq -s , 0 $((shards - 1)))}"
-[ "${#devices[@]}" -ge "$shards" ] || fail "SHARDS=$shards, but CUDA_VISIBLE_DEVICES names ${#devices[@]} GPUs"
+own="${SHARD:-}"
+if [ -z "$own" ]; then
+    IFS=, read -ra devices <<< "${CUDA_VISIBLE_DEVICES:-$(seq -s , 0 $((shards - 1)))}"
+    [ "${#devices[@]}" -ge "$shards" ] || fail "SHARDS=$shards, but CUDA_VISIBLE_DEVICES names ${#devices[@]} GPUs"
+elif [[ "$own" =~ ^[0-9]+$ ]] && [ "$own" -lt "$shards" ]; then
+    devices[own]="${CUDA_VISIBLE_DEVICES:-0}"  # the job's own
+else
+    fail "SHARD=$own is none of the $shards shards: name one from 0 to $((shards - 1))"
+fi
 rm -f "$marker" "$out/report.json"  # evaluate.sh must not find the report of another run
 folders=() running=() failed=()
 trap 'kill "${running[@]}" 2> /dev/null; exit 130' INT TERM
 for ((i = 0; i < shards; i++)); do
     folder="$out/shard-$i-of-$shards"
     folders+=("$folder")
-    own=("${command[@]}" --num-shards "$shards" --shard-id "$i" --results-path "$folder")
+    one=("${command[@]}" --num-shards "$shards" --shard-id "$i" --results-path "$folder")
     running+=("")
-    if is_done "$folder/finished.txt" "${own[*]}" "${inputs[@]}" && [ -f "$folder/generate-test.txt" ] &&
+    [ -z "$own" ] || [ "$i" = "$own" ] || continue
+    if is_done "$folder/finished.txt" "${one[*]}" "${inputs[@]}" && [ -f "$folder/generate-test.txt" ] &&
         [ -f "$out/report.shard-$i-of-$shards.json" ]; then
         echo "$folder: done before, kept"
         continue
@@ -65,19 +75,20 @@ for ((i = 0; i < shards; i++)); do
     mkdir -p "$folder"
     rm -f "$folder/finished.txt"
     echo "$folder: on GPU ${devices[$i]}, its output in $folder/log.txt"
-    (export CUDA_VISIBLE_DEVICES="${devices[$i]}"; exec "${own[@]}") > "$folder/log.txt" 2>&1 &
+    (export CUDA_VISIBLE_DEVICES="${devices[$i]}"; exec "${one[@]}") > "$folder/log.txt" 2>&1 &
     running[i]=$!
 done
 for ((i = 0; i < shards; i++)); do
     [ -n "${running[$i]}" ] || continue
     if wait "${running[$i]}"; then
-        own=("${command[@]}" --num-shards "$shards" --shard-id "$i" --results-path "${folders[$i]}")
-        mark_done "${folders[$i]}/finished.txt" "${own[*]}"
+        one=("${command[@]}" --num-shards "$shards" --shard-id "$i" --results-path "${folders[$i]}")
+        mark_done "${folders[$i]}/finished.txt" "${one[*]}"
     else
         failed+=("${folders[$i]}/log.txt")
     fi
 done
 [ "${#failed[@]}" = 0 ] || fail "not all was generated (see ${failed[*]}): the same command does the rest"
+[ -z "$own" ] || exit 0
 cat "${folders[@]/%//generate-test.txt}" > "$out/generate-test.txt.part"
 mv "$out/generate-test.txt.part" "$out/generate-test.txt"
 "$PYTHON" -m fairseq_switchdec report merge "$out/report.json" "$out"/report.shard-*-of-"$shards".json

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -323,6 +324,17 @@ def test_shards(recipe, folder):
     assert [words[0] for words in recipe("generate", *GENERATE, **shards).commands][:-1] == ["7"]
     result = recipe("generate", *GENERATE, check=False, SHARDS="3", CUDA_VISIBLE_DEVICES="0")
     assert result.status == 1 and "SHARDS=3, but CUDA_VISIBLE_DEVICES names 1 GPUs" in result.output
+
+    # As an array job runs them, each task with a GPU of its own; then the same command joins them.
+    for task in ("0", "1", "2"):
+        shutil.rmtree(folder / "out" / f"shard-{task}-of-3")
+        alone = recipe("generate", *GENERATE, SHARDS="3", SHARD=task, CUDA_VISIBLE_DEVICES="0")
+        assert [(words[0], words[words.index("--shard-id") + 1]) for words in alone.commands] == [("0", task)]
+    (merging,) = recipe("generate", *GENERATE, **shards).commands
+    assert merging[1:6] == ["-m", "fairseq_switchdec", "report", "merge", "out/report.json"]
+    for task in ("3", "-1", "one"):
+        result = recipe("generate", *GENERATE, check=False, SHARDS="3", SHARD=task)
+        assert result.status == 1 and f"SHARD={task} is none of the 3 shards: name one from 0 to 2" in result.output
 
 
 # --- the whole chain ---
