@@ -8,8 +8,12 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+from fairseq.data import encoders
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+
 from ...errors import UserError
 from ...files import check_writable, write_text
+from ...texts import tokenizer_json  # noqa: F401  (registers its BPE)
 from ..command import read_report
 from .document import build_page
 from .dropped import SourceRule
@@ -105,14 +109,9 @@ def add_bpe_options(parser: argparse.ArgumentParser, name: str) -> None:
     Raises:
         UserError: there is none of this name.
     """
-    from fairseq.data.encoders import BPE_REGISTRY  # takes seconds, which a command without a BPE need not spend
-    from fairseq.dataclass.utils import gen_parser_from_dataclass
-
-    from ...texts import tokenizer_json  # noqa: F401  (registers ours)
-
-    if name not in BPE_REGISTRY:
-        raise UserError(f"--bpe {name} is unknown; choose from {', '.join(sorted(BPE_REGISTRY))}")
-    options = getattr(BPE_REGISTRY[name], "__dataclass", None)
+    if name not in encoders.BPE_REGISTRY:
+        raise UserError(f"--bpe {name} is unknown; choose from {', '.join(sorted(encoders.BPE_REGISTRY))}")
+    options = getattr(encoders.BPE_REGISTRY[name], "__dataclass", None)
     if options is not None:
         gen_parser_from_dataclass(parser, options())
 
@@ -125,8 +124,6 @@ def build_bpe(args: Namespace) -> Any:
     """
     if args.bpe is None:
         return None
-    from fairseq.data import encoders
-
     try:
         return encoders.build_bpe(args)
     except (OSError, ImportError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -71,7 +71,7 @@ def facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("feed-forward skipped", f"{total['ffn_skipped']:.1%}"),
         ("tokens dropped", f"{total['tokens_dropped']:.1%}"),
         ("paths", f"{total['paths']:,}"),
-        ("on the most frequent", f"{total['most_frequent_path']:.0%}"),
+        ("on the most frequent path", f"{total['most_frequent_path']:.0%}"),
         ("generation", f"{total['seconds']:,.1f} s"),
     ]
     return found

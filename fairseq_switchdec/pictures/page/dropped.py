@@ -18,6 +18,9 @@ KEPT, DROPPED, PARTLY, UNREAD = range(4)
 #: Words that make one character, at most: bytes of UTF-8, and what stands for none.
 LONGEST = 8
 
+#: What fairseq's BPEs raise at a word, or a text, that they do not know.
+REFUSED = (ValueError, KeyError, TypeError)
+
 #: Words, joined by spaces, to text: a BPE's.
 Decode = Callable[[str], str]
 
@@ -63,6 +66,8 @@ def spans(words: Sequence[str], states: Sequence[int], decode: Decode) -> list[t
     """A source as pieces of text that had the same fate: the states of `SourceRule.states` or `PARTLY`, and the texts,
     which joined are the source.
     """
+    if len(set(states)) == 1:
+        return [(states[0], decoded(" ".join(words), decode))]
     found: list[tuple[int, str]] = []
     place = 0
     for size, text in pieces(words, decode):
@@ -81,6 +86,9 @@ def pieces(words: Sequence[str], decode: Decode) -> list[tuple[int, str]]:
 
     Where a decoder gives no such text, the words themselves: it refuses one, or changes what it wrote before.
     """
+    as_words = [(1, word if place == 0 else f" {word}") for place, word in enumerate(words)]
+    if decode is as_they_are:
+        return as_words
     found: list[tuple[int, str]] = []
     before = done = 0  # the last group of which the text is known; what follows is read together with it
     try:
@@ -98,6 +106,14 @@ def pieces(words: Sequence[str], decode: Decode) -> list[tuple[int, str]]:
             found[-1] = (found[-1][0] + len(words) - done, found[-1][1])
         if "".join(text for _, text in found) == decode(" ".join(words)):
             return found
-    except (ValueError, KeyError, TypeError):  # a word that the BPE does not know
+    except REFUSED:
         pass
-    return [(1, word if place == 0 else f" {word}") for place, word in enumerate(words)]
+    return as_words
+
+
+def decoded(words: str, decode: Decode) -> str:
+    """The text of words; they themselves where the BPE refuses one."""
+    try:
+        return decode(words)
+    except REFUSED:
+        return words

@@ -52,8 +52,9 @@ class VirtualList {
   }
 
   draw() {
-    const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW_HEIGHT) - MARGIN);
-    const seen = Math.ceil(this.scroller.clientHeight / ROW_HEIGHT) + 2 * MARGIN;
+    const { scrollTop, clientHeight } = this.scroller; // asked for before anything is changed: that makes them dear
+    const first = Math.max(0, Math.floor(scrollTop / ROW_HEIGHT) - MARGIN);
+    const seen = Math.ceil(clientHeight / ROW_HEIGHT) + 2 * MARGIN;
     const last = Math.min(this.items.length, first + seen);
     for (const [place, row] of this.rows) {
       const needed = (place >= first && place < last) || place === this.chosen; // the focus needs the chosen one
@@ -63,7 +64,12 @@ class VirtualList {
     }
     for (let place = first; place < last; place++) this.row(place);
     if (this.chosen >= 0) this.row(this.chosen);
-    for (const [place, row] of this.rows) row.setAttribute("aria-selected", place === this.chosen);
+    const chosen = this.rows.get(this.chosen);
+    if (this.marked !== chosen) {
+      this.marked?.setAttribute("aria-selected", "false");
+      chosen?.setAttribute("aria-selected", "true");
+      this.marked = chosen;
+    }
     if (this.chosen >= 0) this.grid.setAttribute("aria-activedescendant", `row-${this.chosen}`);
     else this.grid.removeAttribute("aria-activedescendant");
   }
@@ -74,6 +80,7 @@ class VirtualList {
     row.id = `row-${place}`;
     row.dataset.place = place;
     row.setAttribute("role", "row");
+    row.setAttribute("aria-selected", "false");
     row.setAttribute("aria-rowindex", place + 2);
     row.style.height = `${ROW_HEIGHT}px`;
     row.style.top = `${place * ROW_HEIGHT}px`;

@@ -5,32 +5,22 @@ const inputs = data.inputs;
 const pathOf = (input) => data.paths[input.path - 1];
 const byId = (id) => document.getElementById(id);
 
-/** A bar as long as a share, and the share. */
-function bar(share) {
-  const width = `${Math.max(0, Math.min(100, 100 * share))}%`;
-  const drawing = shape("svg", { "aria-hidden": "true" }, shape("rect", { width, height: "100%" }));
-  return [drawing, element("span", {}, percent(share))];
-}
-
 const widest = Math.max(...data.paths.slice(0, 1).map((path) => drawing(path).width));
 // id, title, class of its cells, width, what it sorts by, what it shows; those without values are left out.
 const columns = [
-  ["id", "input", "number", "52px", (input) => input.id, (input) => [String(input.id)]],
-  ["cost", "cost", "share", "64px", (input) => input.cost, (input) => bar(input.cost)],
-  ["seconds_cost", "seconds", "share", "64px", (input) => input.seconds_cost, (input) => bar(input.seconds_cost)],
+  ["id", "input", "number", "52px", (input) => input.id, (input) => String(input.id)],
+  ["cost", "cost", "share", "64px", (input) => input.cost, (input) => percent(input.cost)],
+  ["seconds_cost", "seconds", "share", "64px", (input) => input.seconds_cost, (input) => percent(input.seconds_cost)],
   ["budget", "budget", "number", "52px", (input) => (input.budget === "auto" ? 2 : input.budget),
-    (input) => [String(input.budget)]],
-  ["source_tokens", "source", "number", "52px", (input) => input.source_tokens,
-    (input) => [count(input.source_tokens)]],
+    (input) => String(input.budget)],
+  ["source_tokens", "source", "number", "52px", (input) => input.source_tokens, (input) => count(input.source_tokens)],
   ["tokens_dropped", "dropped", "share", "64px", (input) => input.tokens_dropped,
-    (input) => bar(input.tokens_dropped)],
-  ["target_tokens", "output", "number", "52px", (input) => input.target_tokens,
-    (input) => [count(input.target_tokens)]],
-  ["path", "path", "number", "48px", (input) => input.path, (input) => [String(input.path)]],
-  ["drawing", "what ran", "words", `${widest}px`, (input) => pathOf(input).skippedCount,
-    (input) => [drawn(pathOf(input))]],
+    (input) => percent(input.tokens_dropped)],
+  ["target_tokens", "output", "number", "52px", (input) => input.target_tokens, (input) => count(input.target_tokens)],
+  ["path", "path", "number", "48px", (input) => input.path, (input) => String(input.path)],
+  ["drawing", "what ran", "words", `${widest}px`, (input) => pathOf(input).skippedCount, (input) => drawn(pathOf(input))],
   ["text", "text", "excerpt", "minmax(80px, 1fr)", null,
-    (input) => [excerpt(input.hypothesis ?? (input.source ? joined(input.source.slice(0, 50)) : ""))]],
+    (input) => excerpt(input.hypothesis ?? (input.source ? joined(input.source.slice(0, 50)) : ""))],
 ].filter(([id]) => ["drawing", "text"].includes(id) || inputs.some((input) => input[id] !== undefined));
 
 for (const path of data.paths) {
@@ -44,7 +34,11 @@ document.documentElement.style.setProperty("--columns", columns.map(([, , , widt
 const list = new VirtualList(byId("list"), byId("rows"), makeRow, choose);
 
 function makeRow(input) {
-  const cells = columns.map(([, , kind, , , show]) => element("div", { role: "gridcell", class: kind }, ...show(input)));
+  const cells = columns.map(([, , kind, , value, show]) => {
+    const cell = element("div", { role: "gridcell", class: kind }, show(input));
+    if (kind === "share") cell.style.setProperty("--share", `${Math.min(100, 100 * value(input))}%`);
+    return cell;
+  });
   return element("div", { class: "row" }, ...cells);
 }
 

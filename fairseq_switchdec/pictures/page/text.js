@@ -36,37 +36,43 @@ function appendText(target, text) {
   return target;
 }
 
-/** One piece of a source, by what became of it. */
-function pieceOf(state, text) {
-  if (state === KEPT) return appendText(element("span"), text);
-  if (state === UNREAD) return appendText(element("span", { class: "unread", title: "cut off: not read" }), text);
-  const partly = state === PARTLY;
-  const title = partly ? "some of this character's tokens were dropped" : "dropped";
-  return appendText(element("del", { class: partly ? "partly" : "", title }), text);
+/** The nodes of one piece of a source, by what became of it; a space before a dropped word is not struck through. */
+function nodesOf([state, text]) {
+  if (state === KEPT) return [appendText(element("span"), text)];
+  if (state === UNREAD) return [appendText(element("span", { class: "unread", title: "cut off: not read" }), text)];
+  const [space] = text.match(/^\s*(?=\S)/) ?? [""];
+  const [kind, title] = state === DROPPED ? ["", "dropped"] : ["partly", "some of this character's tokens were dropped"];
+  return [space, appendText(element("del", { class: kind, title }), text.slice(space.length))];
 }
 
-/** A paragraph of pieces; of a long text the beginning, and a button for the rest. */
+/** A paragraph of pieces; of a long text the beginning, and a button for more. */
 function paragraph(pieces) {
-  const made = element("p", { class: "text", dir: "auto" });
-  let room = SHOWN, place = 0;
-  for (; place < pieces.length && room > 0; place++) {
-    const [state, text] = pieces[place];
-    made.append(pieceOf(state, text.slice(0, room)));
-    if (text.length > room) break;
-    room -= text.length;
-  }
-  if (place === pieces.length) return made;
-  const rest = [[pieces[place][0], pieces[place][1].slice(room)], ...pieces.slice(place + 1)];
-  const count = rest.reduce((sum, [, text]) => sum + text.length, 0);
-  const more = element("button", { type: "button" }, `Show ${count.toLocaleString("en")} more characters`);
-  more.addEventListener("click", () => more.replaceWith(...rest.map(([state, text]) => pieceOf(state, text))));
-  made.append(" ", more);
+  const made = element("p", { class: "text" });
+  made.append(...beginning(pieces, SHOWN));
   return made;
+}
+
+/** The nodes of so many characters of some pieces, and a button that puts as many more in its place. */
+function beginning(pieces, room) {
+  const nodes = [];
+  let left = room, place = 0;
+  for (; place < pieces.length && pieces[place][1].length <= left; place++) {
+    nodes.push(...nodesOf(pieces[place]));
+    left -= pieces[place][1].length;
+  }
+  if (place === pieces.length) return nodes;
+  const [state, text] = pieces[place];
+  if (left) nodes.push(...nodesOf([state, text.slice(0, left)]));
+  const rest = [[state, text.slice(left)], ...pieces.slice(place + 1)];
+  const count = rest.reduce((sum, [, more]) => sum + more.length, 0).toLocaleString("en");
+  const button = element("button", { type: "button" }, `Show more: ${count} characters are left`);
+  button.addEventListener("click", () => button.replaceWith(...beginning(rest, room)));
+  return [...nodes, button];
 }
 
 /** The beginning of a text, on one line. */
 function excerpt(text) {
-  const made = element("span", { dir: "auto" });
+  const made = element("span");
   return appendText(made, text.slice(0, EXCERPT).replace(/\s+/g, " ").trim());
 }
 

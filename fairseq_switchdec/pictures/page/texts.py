@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ...errors import UserError
 from ...scoring.outputs import Outputs, parse_generated, read_lines, read_outputs
 from ...scoring.rouge import looks_undecoded
-from .dropped import SourceRule, as_they_are
+from .dropped import REFUSED, SourceRule, as_they_are, decoded
 from .view import Source, fits
 
 #: Share of the inputs whose number of words must be the report's: below, what agrees does so by chance.
@@ -153,13 +153,5 @@ def encoded(text: str, encode: Callable[[str], str]) -> str:
     """The words of a text, joined by spaces; none where the BPE refuses it."""
     try:
         return encode(text)
-    except (ValueError, KeyError, TypeError):
+    except REFUSED:
         return ""
-
-
-def decoded(words: str, decode: Callable[[str], str]) -> str:
-    """The text of words; they themselves where the BPE refuses one."""
-    try:
-        return decode(words)
-    except (ValueError, KeyError, TypeError):
-        return words
