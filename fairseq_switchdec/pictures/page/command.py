@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from argparse import Namespace
@@ -11,6 +12,7 @@ from typing import Any
 from fairseq.data import encoders
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 
+from ...decisions import NUM_TOKEN_STRATEGIES
 from ...errors import UserError
 from ...files import check_writable, write_text
 from ...texts import tokenizer_json  # noqa: F401  (registers its BPE)
@@ -70,7 +72,7 @@ def run(args: Namespace) -> None:
     for path in (args.report, *(args.results or ()), *(getattr(args, option) for option in KINDS)):
         if path is not None and os.path.exists(args.out) and os.path.exists(path) and os.path.samefile(path, args.out):
             raise UserError(f"--out {args.out} is one of the files to read: name another")
-    entries, about = report["per_input"], report.get("run") or {}
+    entries, about = report["per_input"], report.get("run", {})
     texts = read_texts(args, args.report, entries, about, build_bpe(args))
     notes = [texts.note] if texts.note else []
     if not (texts.sources or texts.hypotheses):
@@ -97,7 +99,9 @@ def check_entries(path: str, report: dict[str, Any]) -> None:
     entries = report["per_input"]
     whole = all(type(entry.get(name)) is int for entry in entries for name in WHOLE)
     numbers = all(isinstance(entry.get(name), (int, float)) for entry in entries for name in NUMBERS)
-    if not (whole and numbers and all(0 <= entry["token_strategy"] < 7 for entry in entries)):
+    numbers = numbers and all(math.isfinite(entry[name]) for entry in entries for name in NUMBERS)
+    known = whole and all(0 <= entry["token_strategy"] < NUM_TOKEN_STRATEGIES for entry in entries)
+    if not (known and numbers and isinstance(report.get("run", {}), dict)):
         raise UserError(f"{path} is no file that --switch-report wrote")
     if len({entry["id"] for entry in entries}) < len(entries):
         raise UserError(f"{path} holds an input twice: make it again, of shards with report merge")

@@ -40,7 +40,7 @@ def build_page(report: dict[str, Any], views: Sequence[dict[str, Any]], title: s
         policy=markup(policy(style, program)),
         title=markup(title),
         facts="".join(f"<div><dt>{markup(name)}</dt><dd>{markup(text)}</dd></div>" for name, text in facts(report)),
-        run=markup(run_in_words(report.get("run"))),
+        run=markup(run_in_words(report.get("run", {}))),
         notes="".join(f'<p class="note">{markup(note)}</p>' for note in notes),
         charts=histogram(costs) + paths(numbers) + cost_and_length(costs, lengths),
         style=style,
@@ -77,10 +77,8 @@ def facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def run_in_words(run: Any) -> str:
+def run_in_words(run: dict[str, Any]) -> str:
     """The run's settings, for people; nothing where a report does not say."""
-    if not isinstance(run, dict):
-        return ""
     shown = [
         f"{name} {run[name]}" for name in ("decisions", "budget", "precision", "seed") if run.get(name) is not None
     ]
@@ -101,8 +99,8 @@ def source_hash(text: str) -> str:
 
 
 def markup(text: str) -> str:
-    """A text as HTML, ASCII: a file's name may hold what is no UTF-8."""
-    return escape(text).encode("ascii", "xmlcharrefreplace").decode()
+    """A text as HTML; a character that is not seen, of a file's name say, by its number."""
+    return escape("".join(letter if letter.isprintable() else f"U+{ord(letter):04X}" for letter in text))
 
 
 def data_block(data: Any) -> str:

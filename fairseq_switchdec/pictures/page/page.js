@@ -19,7 +19,7 @@ const columns = [
   ["target_tokens", "output", "number", "52px", (input) => input.target_tokens, (input) => count(input.target_tokens)],
   ["path", "path", "number", "48px", (input) => input.path, (input) => String(input.path)],
   ["drawing", "what ran", "words", `${widest}px`, (input) => pathOf(input).skippedCount, (input) => drawn(pathOf(input))],
-  ["text", "text", "excerpt", "minmax(80px, 1fr)", null,
+  ["text", "text", "excerpt", "minmax(160px, 1fr)", null,
     (input) => excerpt(input.hypothesis ?? (input.source ? joined(input.source.slice(0, 50)) : ""))],
 ].filter(([id]) => ["drawing", "text"].includes(id) || inputs.some((input) => input[id] !== undefined));
 
@@ -30,7 +30,10 @@ for (const path of data.paths) {
 
 // --- the list ---
 
-document.documentElement.style.setProperty("--columns", columns.map(([, , , width]) => width).join(" "));
+const widths = columns.map(([, , , width]) => width);
+const least = widths.reduce((sum, width) => sum + Number(width.match(/\d+/)[0]) + 10, 40); // and the gaps
+document.documentElement.style.setProperty("--columns", widths.join(" "));
+document.documentElement.style.setProperty("--least", `${least}px`);
 const list = new VirtualList(byId("list"), byId("rows"), makeRow, choose);
 
 function makeRow(input) {

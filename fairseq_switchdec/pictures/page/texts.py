@@ -137,15 +137,21 @@ def read_sources(
         if len(agree) >= max(len(best), 1):
             best, undecoded = agree, reading is str.split and bpe is not None
     if len(best) < ENOUGH * len(lines):
-        more = "the --bpe given makes other tokens" if bpe is not None else "if the data has a BPE, give its --bpe"
-        note = f"Dropped tokens are not marked: the sources' tokens are not those that the report counts ({more})."
-        return {index: Source(line) for index, line in lines.items()}, False, note
+        remedy = "If the data has a BPE, give its --bpe."
+        if bpe is not None:
+            remedy = "Give the --bpe of the data; where sources were cut (--truncate-source), give --results."
+        best, note = (
+            {},
+            f"Dropped tokens are not marked: the report counts other tokens than the sources have. {remedy}",
+        )
+    else:
+        others = len(lines) - len(best)
+        note = f"The tokens of {others:,} of {len(lines):,} sources are not known: none of them is marked."
+        note = note if others else ""
     sources = {
         index: Source(decoded(line, decode) if undecoded else line, best.get(index), decode)
         for index, line in lines.items()
     }
-    others = len(lines) - len(best)
-    note = f"The tokens of {others:,} of {len(lines):,} sources are not known; there none is marked." if others else ""
     return sources, undecoded, note
 
 

@@ -72,6 +72,7 @@ def test_a_bpe_has_its_own_options(folder: Path, monkeypatch: pytest.MonkeyPatch
     ("missing.json --out x.html", "missing.json cannot be read: No such file"),
     ("other.json --out x.html", "other.json is no file that --switch-report wrote"),
     ("strange.json --out x.html", "strange.json is no file that --switch-report wrote"),
+    ("infinite.json --out x.html", "infinite.json is no file that --switch-report wrote"),
     ("twice.json --out x.html", "twice.json holds an input twice"),
     ("empty.json --out x.html", "empty.json holds no inputs"),
     ("report.json --out nowhere/x.html", "--out nowhere/x.html cannot be written: No such file"),
@@ -91,6 +92,7 @@ def test_mistakes(folder: Path, monkeypatch: pytest.MonkeyPatch, words: str, mes
     files = {
         "other": {"per_input": [{"id": 3}]},
         "strange": report | {"per_input": [entries[0] | {"token_strategy": "every"}]},
+        "infinite": report | {"per_input": [entries[0] | {"cost": float("nan")}]},
         "twice": report | {"per_input": [entries[0]] * 2},
         "empty": {"per_input": []},
     }

@@ -82,7 +82,7 @@ def test_what_agrees_by_chance_is_not_believed(tmp_path: Path) -> None:
     report = make_report(tmp_path, [3, 7, 7, 7])
     found = read(report, Characters, source=lines(tmp_path / "source", SOURCES))
     assert all(source.words is None for source in found.sources.values())
-    assert "the --bpe given makes other tokens" in found.note
+    assert "Give the --bpe of the data" in found.note
 
 
 def test_single_sources_that_differ_are_counted(tmp_path: Path) -> None:
