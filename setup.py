@@ -46,7 +46,9 @@ setup(
     version=re.search(r'__version__ = "(.+)"', (HERE / "fairseq_switchdec/__init__.py").read_text()).group(1),
     description="Switchable Decision (ICML 2024): BART, GPT-2, T5 and LLaMA in fairseq, skipping sublayers and tokens",
     packages=find_packages(include=["fairseq_switchdec", "fairseq_switchdec.*"]),
-    package_data={"fairseq_switchdec": ["compat/*.pth"]},
+    package_data={
+        "fairseq_switchdec": ["compat/*.pth", "pictures/page/*.html", "pictures/page/*.css", "pictures/page/*.js"]
+    },
     data_files=[("", ["fairseq_switchdec/compat/fairseq_switchdec.pth"])],
     distclass=DistributionWithData,
     cmdclass={"install_data": InstallBesidePackages, "develop": DevelopThroughPip},

@@ -26,7 +26,10 @@ COMMANDS = {
     "import": ("fairseq_switchdec.models.hugging_face.command", "make a checkpoint of a Hugging Face model"),
     "calibrate": ("fairseq_switchdec.calibrate", "measure how many seconds each sublayer takes on this machine"),
     "plot": ("fairseq_switchdec.pictures.command", "draw what was decided, and quality against cost"),
-    "report": ("fairseq_switchdec.generation.merge", "merge the --switch-report files of several processes"),
+    "report": (
+        "fairseq_switchdec.report_command",
+        "show a --switch-report as a page; merge those of several processes",
+    ),
 }
 
 USAGE = "usage: python -m fairseq_switchdec COMMAND [ARGS ...]"

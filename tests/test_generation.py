@@ -18,6 +18,8 @@ from support import DATA_FLAGS, PRECISIONS, REPO, SWITCHABLE_FLAGS, run_command
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.errors import CallError
 from fairseq_switchdec.models import SwitchableBARTModel
+from fairseq_switchdec.pictures.page.dropped import SourceRule
+from fairseq_switchdec.pictures.page.view import Source, input_view
 from fairseq_switchdec.policy import input_uniforms, random_decisions
 
 BEAM = ("--beam", 4, "--max-len-b", 8, "--cpu", "--seed", 1, "--num-workers", 0)
@@ -67,6 +69,18 @@ def test_keep_all_equals_stock_from_a_stock_checkpoint(corpus, stock_checkpoint,
     # A new policy keeps everything, so its greedy path is stock BART too; and a stock checkpoint runs as it is.
     assert_same(hypotheses(generate(corpus, tmp_path / "checkpoint_last.pt")), expected)
     assert_same(hypotheses(generate(corpus, stock_checkpoint)), expected)
+
+
+def test_page_of_a_run_knows_which_words_were_dropped(corpus, random_run):
+    """From the file that fairseq-preprocess read, by what the report says."""
+    _, report, _ = random_run
+    rule = SourceRule.of(report["run"])
+    assert rule == SourceRule(limit=None, first=True, last=True) and "source" in report["run"]
+    lines = (corpus.parent / "test.source").read_text().splitlines()
+    for entry in report["per_input"]:
+        view = input_view(entry, Source(lines[entry["id"]], lines[entry["id"]].split()), rule=rule)
+        gone = sum(len(text.split()) for state, text in view["source"] if state)
+        assert view["known"] and gone == view["dropped"] == round(entry["tokens_dropped"] * entry["source_tokens"])
 
 
 def test_report(random_run):

@@ -29,23 +29,20 @@ SETTINGS = {
 NEWER = {"budget", "seconds"}
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    parser = argparse.ArgumentParser(description="Work with the files that --switch-report writes.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="merge")
+def add_parser(commands: Any) -> None:
+    """Add the command to those of ``report``."""
     merging = commands.add_parser("merge", help="make one report of those of all shards of a run")
     merging.add_argument("out", metavar="OUT", help="JSON file to write")
     merging.add_argument("shards", metavar="SHARD", nargs="+", help="reports of fairseq-generate --num-shards")
-    return parser
+    merging.set_defaults(run=run)
 
 
-def cli_main() -> None:
-    """Read the options, merge, write the file, print its lines.
+def run(args: argparse.Namespace) -> None:
+    """Merge, write the file, print its lines.
 
     Raises:
         UserError: the reports are not all those of one run.
     """
-    args = get_parser().parse_args()
     check_writable("OUT", args.out)
     content = merge({path: read_report(path) for path in args.shards})
     write_text(args.out, report_text(content["per_input"], content["seconds"], content["run"]))

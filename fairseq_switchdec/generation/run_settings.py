@@ -30,7 +30,23 @@ def run_settings(model: nn.Module, options: SwitchOptions, generation: Any) -> d
         "precision": options.switch_precision,
         "seed": options.seed,
         "generation": generation_settings(generation),
+        "source": source_settings(model, options),
     }
+
+
+def source_settings(model: Any, options: Any) -> dict[str, Any]:
+    """How the words of a source become the tokens that strategies count, for readers of a report.
+
+    Args:
+        options: the task's.
+
+    Returns:
+        ``limit``: words of a source that are read, of a longer one the first; None: all. ``first``, ``last``: whether
+        a strategy may drop the first and the last word that is read.
+    """
+    first, last = model.encoder.droppable_ends
+    limit = options.max_source_positions - 1 if options.truncate_source else None  # one is </s>
+    return {"limit": limit, "first": first, "last": last}
 
 
 def generation_settings(generation: Any) -> dict[str, Any]:

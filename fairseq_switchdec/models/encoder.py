@@ -137,6 +137,11 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
             parts.append(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    @property
+    def droppable_ends(self) -> tuple[bool, bool]:
+        """Whether the first and the last word of a source may be dropped; here they are no ends, ``</s>`` is."""
+        return True, True
+
     def content_mask(self, src_tokens: Tensor) -> Tensor:
         """bool (B, S): tokens that may be dropped: neither padding nor ``<s>`` nor ``</s>``."""
         specials = (self.padding_idx, self.dictionary.bos(), self.dictionary.eos())

@@ -25,7 +25,8 @@ def test_wheel_holds_the_pth(tmp_path, kind):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "fairseq_switchdec.pth" in names
-    assert ("fairseq_switchdec/compat/startup.py" in names) == (kind == "wheel")
+    for name in ("compat/startup.py", "pictures/page/page.html", "pictures/page/page.css", "pictures/page/page.js"):
+        assert (f"fairseq_switchdec/{name}" in names) == (kind == "wheel")
 
 
 def setup_venv(tmp_path, **variables: str) -> subprocess.CompletedProcess:

@@ -16,6 +16,7 @@ from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.generation import merge
 from fairseq_switchdec.generation.report import SwitchReport
+from fairseq_switchdec.report_command import cli_main
 
 GEOMETRY = Geometry(3, 2, 12, 12, 20, 28, 54)
 RUN = {"model": "m", "decisions": "greedy", "random_keep": 0.8, "seed": 1, "generation": {"beam": 4}}
@@ -41,7 +42,7 @@ def write(folder, shard: int = 0, shards: int = 1, batches=None, **run) -> str:
 def merged(folder, paths) -> dict:
     """Through the command."""
     sys.argv = ["report", "merge", str(folder / "merged.json"), *paths]
-    merge.cli_main()
+    cli_main()
     return json.loads((folder / "merged.json").read_text())
 
 

@@ -102,6 +102,11 @@ class PromptEncoder(SwitchableEncoder):
         encoded = self.decide_and_run(x, read, drop, decisions, partial(self.run_prompt, cache))
         return {**encoded, "prompt": cache, "last": prompts.last, "position": prompts.lengths - 1}
 
+    @property
+    def droppable_ends(self) -> tuple[bool, bool]:
+        """See `SwitchableEncoder.droppable_ends`: a prompt's first and last token stay, whatever they are."""
+        return bool(self.prompts.prefix), bool(self.prompts.suffix)
+
     def embed_at(self, tokens: Tensor, places: Tensor) -> Tensor:
         """Embedded tokens, int64 (...,), which stand at ``places``: (..., D)."""
         return self.embed(
