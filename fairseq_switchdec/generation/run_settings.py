@@ -45,7 +45,8 @@ def source_settings(model: Any, options: Any) -> dict[str, Any]:
         a strategy may drop the first and the last word that is read.
     """
     first, last = model.encoder.droppable_ends
-    limit = options.max_source_positions - 1 if options.truncate_source else None  # one is </s>
+    around = 2 if model.openings.source else 1  # </s>, and <s> where texts begin with it
+    limit = options.max_source_positions - around if options.truncate_source else None
     return {"limit": limit, "first": first, "last": last}
 
 
