@@ -27,10 +27,14 @@ logger = logging.getLogger(__name__)
 
 #: Windows at most, for each worker, from the first one that is not done to the last one that was read.
 AHEAD = 4
+#: How often a window is tried again after the death of its worker: it may be what kills it.
+RETRIES = 10
 
 
 class RayWorkers:
     """The workers, for `fairseq_switchdec.predict.run.Runner`; at the end of the context they are gone.
+
+    A worker has as many threads as cores; with as many, a single process computes the same to the last bit.
 
     Args:
         args: the command's options; its files must be found under the same names by all machines.
@@ -45,7 +49,6 @@ class RayWorkers:
         except ImportError:
             raise UserError("--engine ray needs the package ray: pip install 'fairseq_switchdec[ray]'") from None
         self.ray = ray
-        # A worker with as many threads as a single process would have computes the same to the last bit.
         started: dict[str, Any] = {"include_dashboard": False} if args.address is None else {"address": args.address}
         try:
             ray.init(**started, configure_logging=False, log_to_driver=False)
@@ -62,9 +65,12 @@ class RayWorkers:
                 f"--workers {args.workers or 1}, --worker-cpus {args.worker_cpus}: the cluster has {gpus} GPUs and "
                 f"{cpus} cores, enough for {most} workers"
             )
+        if args.fp16 and not gpus:
+            ray.shutdown()
+            raise UserError("--fp16 is for a GPU, and the cluster has none: leave it out")
         logger.info("%d workers, each with %s", self.count, "a GPU" if gpus else f"{args.worker_cpus} cores")
-        actor = ray.remote(num_cpus=args.worker_cpus, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=-1)
-        kind = actor(RemoteWorker)
+        share = {"num_cpus": args.worker_cpus, "num_gpus": 1 if gpus else 0}
+        kind = ray.remote(**share, max_restarts=-1, max_task_retries=RETRIES)(RemoteWorker)
         self.actors = [kind.remote(args, os.getcwd()) for _ in range(self.count)]
 
     def __enter__(self) -> RayWorkers:
@@ -77,7 +83,7 @@ class RayWorkers:
         """The windows' results, in their order.
 
         Raises:
-            UserError: what a worker says of the options or of the model.
+            UserError: what a worker says of the options or of the model, or that it always dies.
         """
         pending: dict[Any, int] = {}  # results to come, in order, and whose they are
         for window in windows:
@@ -103,6 +109,12 @@ class RayWorkers:
             if isinstance(error.cause, CallError):
                 raise UserError(str(error.cause).removeprefix("fairseq_switchdec: ")) from None
             raise
+        except self.ray.exceptions.RayActorError as error:
+            reason = str(error).strip().rpartition("\n")[2]
+            raise UserError(
+                f"--engine ray: a worker has died {RETRIES + 1} times, or could not start ({reason}). Where memory is "
+                "short, go on with fewer --workers, or start over with a smaller --batch-size"
+            ) from None
         del pending[reference]
         return done
 

@@ -18,7 +18,7 @@ import pytest
 from support import REPO
 
 from fairseq_switchdec.errors import CallError, UserError
-from fairseq_switchdec.predict.ray_engine import AHEAD, RayWorkers, RemoteWorker
+from fairseq_switchdec.predict.ray_engine import AHEAD, RETRIES, RayWorkers, RemoteWorker
 from fairseq_switchdec.predict.worker import Done, Window
 
 
@@ -29,12 +29,14 @@ class FakeRay:
         def __init__(self, cause: Exception):
             self.cause = cause
 
-    def __init__(self, cores: int = 4, slow: int = 1, fails: int | None = None):
-        self.exceptions = SimpleNamespace(RayTaskError=self.RayTaskError)
-        self.cores, self.slow, self.fails = cores, slow, fails
+    class RayActorError(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.exceptions = SimpleNamespace(RayTaskError=self.RayTaskError, RayActorError=self.RayActorError)
+        self.failures: dict[int, Exception] = {}  # by a window's first row
         self.options: dict[str, Any] = {}
         self.submitted: list[tuple[int, int]] = []  # worker and the window's first row
-        self.taken = 0
         self.up = False
 
     def init(self, **options: Any) -> None:
@@ -46,7 +48,7 @@ class FakeRay:
         self.up = False
 
     def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": float(self.cores)}
+        return {"CPU": 4.0}
 
     def remote(self, **options: Any) -> Any:
         self.options = options
@@ -63,18 +65,17 @@ class FakeRay:
 
     def wait(self, results: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
         """Worker 0 is slow: its windows are never done before they are asked for."""
-        waiting = [result for result in results if result[0] == 0 and self.slow]
+        waiting = [result for result in results if result[0] == 0]
         return [result for result in results if result not in waiting], waiting
 
     def get(self, result: tuple[int, int]) -> Done:
-        self.taken += 1
-        if result[1] == self.fails:
-            raise self.RayTaskError(CallError("fairseq_switchdec: --path model.pt gives scores that are no numbers"))
+        if result[1] in self.failures:
+            raise self.failures[result[1]]
         return Done(f"{result[1]}\n", "", 1, 1, 0, 0.0)
 
 
 def options(**changes: Any) -> Namespace:
-    return Namespace(**{"address": None, "workers": None, "worker_cpus": 2, "cpu": True, **changes})
+    return Namespace(**{"address": None, "workers": None, "worker_cpus": 2, "cpu": True, "fp16": False, **changes})
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def numbered(count: int, read: list[int]) -> Iterable[Window]:
 def test_results_come_in_order_and_little_is_read_ahead(fake: FakeRay) -> None:
     read: list[int] = []
     with RayWorkers(options()) as workers:
-        assert workers.count == 2 and fake.options["num_cpus"] == 2 and fake.options["max_task_retries"] == -1
+        assert workers.count == 2 and fake.options["num_cpus"] == 2 and fake.options["max_task_retries"] == RETRIES
         for number, done in enumerate(workers(numbered(30, read))):
             assert done.text == f"{number}\n"
             assert len(read) <= number + 1 + AHEAD * 2
@@ -107,15 +108,23 @@ def test_mistakes(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"address": "nowhere"}, "--address nowhere: no Ray cluster can be reached there: no such host"),
         ({"workers": 3}, "--workers 3, --worker-cpus 2: the cluster has 0 GPUs and 4 cores, enough for 2 workers"),
         ({"worker_cpus": 8}, "enough for 0 workers"),
+        ({"fp16": True}, "--fp16 is for a GPU, and the cluster has none"),
     ):
         with pytest.raises(UserError, match=message):
             RayWorkers(options(**changes))
         assert not fake.up
-    fake.fails = 2
-    with pytest.raises(UserError) as caught, RayWorkers(options()) as workers:
+    ruined = "fairseq_switchdec: --path model.pt gives scores that are no numbers"
+    for failure, message in (
+        (fake.RayTaskError(CallError(ruined)), ruined),
+        (fake.RayActorError("The actor died\nout of memory"), r"died 11 times, or could not start \(out of memory\)"),
+    ):
+        fake.failures = {2: failure}
+        with pytest.raises(UserError, match=message), RayWorkers(options()) as workers:
+            list(workers(numbered(5, [])))
+        assert not fake.up
+    fake.failures = {2: fake.RayTaskError(KeyError("a mistake of ours"))}
+    with pytest.raises(fake.RayTaskError), RayWorkers(options()) as workers:
         list(workers(numbered(5, [])))
-    assert str(caught.value) == "fairseq_switchdec: --path model.pt gives scores that are no numbers"
-    assert not fake.up
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"needs the package ray: pip install 'fairseq_switchdec\[ray\]'"):
         RayWorkers(options())
