@@ -26,6 +26,7 @@ COMMANDS = {
     "import": ("fairseq_switchdec.models.hugging_face.command", "make a checkpoint of a Hugging Face model"),
     "calibrate": ("fairseq_switchdec.calibrate", "measure what each sublayer takes on this machine, in seconds"),
     "plot": ("fairseq_switchdec.pictures.command", "draw what was decided, and quality against cost"),
+    "doctor": ("fairseq_switchdec.doctor.command", "check this installation and machine, and say what to do"),
     "report": ("fairseq_switchdec.generation.merge", "merge the --switch-report files of several processes"),
 }
 
@@ -53,9 +54,10 @@ def main() -> None:
         problem = "no command given" if name is None else f"unknown command {name!r}"
         print(f"{help_text(program)}\n\nfairseq_switchdec: {problem}", file=sys.stderr)
         sys.exit(2)
-    from fairseq_switchdec.compat import install
+    if name != "doctor":  # which looks at the fixes itself, and at the rest where they fail
+        from fairseq_switchdec.compat import install
 
-    install()
+        install()
     # argparse names the program by sys.argv[0] in its usage and error messages.
     sys.argv = [f"{program} {name}", *sys.argv[2:]]
     importlib.import_module(COMMANDS[name][0]).cli_main()
