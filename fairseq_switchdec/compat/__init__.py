@@ -12,6 +12,7 @@ What each module mends, and for which versions:
     encoder_fastpath   torch >= 1.13 asks for an argument that fairseq's stock transformer does not give
     numpy_names        numpy >= 1.24 lacks names that fairseq's data sets use
     user_dir           fairseq ignores the tasks and models of a ``--user-dir`` package that is already imported
+    complete_help      fairseq's ``--help`` ends before the options of task, model and criterion are added
     spawn              a process that fairseq spawns starts without these fixes
 
 No fix touches another package: each acts on modules of fairseq and hydra alone, when those are imported (``imports``).
@@ -34,6 +35,7 @@ def install() -> None:
     from fairseq_switchdec.compat import (
         atomic_copy,
         checkpoints,
+        complete_help,
         ema_start,
         encoder_fastpath,
         hydra_plugins,
@@ -61,5 +63,6 @@ def install() -> None:
         encoder_fastpath.register(hooks)
         numpy_names.register(hooks)
         user_dir.register(hooks)
+        complete_help.register(hooks)
         spawn.register(hooks)
     hooks.activate()
