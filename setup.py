@@ -86,6 +86,7 @@ setup(
         "torch>=2.0,<2.14",  # 2.0 brings scaled_dot_product_attention; 2.13 is the newest that was tested
         "sacrebleu",
         "rouge-score",
+        "requests",  # fairseq downloads GPT-2's encoder.json with it (--bpe gpt2, the hub), and does not require it
     ],
     extras_require={
         "quickstart": ["tokenizers", "matplotlib>=3.5"],  # trains the quickstart's byte-level BPE; its pictures

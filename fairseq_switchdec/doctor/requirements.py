@@ -47,7 +47,7 @@ def read(*texts: str) -> tuple[Requirement, ...]:
 #: What everything needs. hydra and omegaconf are fairseq's, and the compatibility fixes are for these releases.
 NEEDED = read(
     *("numpy", "torch>=2.0,<2.14", "hydra-core>=1.0.7,<1.1", "omegaconf<2.1", "fairseq==0.12.2"),
-    *("sacrebleu", "rouge-score"),
+    *("sacrebleu", "rouge-score", "requests"),
 )
 
 #: What only some commands need, by the name of setup.py's extra.
