@@ -24,7 +24,7 @@ def checks() -> list[Check]:
         Check("fairseq_switchdec", installation.this_package),
         Check("pip", installation.pip),
         Check("packages", partial(packages.needed, imported)),
-        Check("numpy with torch", packages.numpy_and_torch, ("numpy", "torch"), 'pip install "numpy<2"'),
+        Check("numpy with torch", packages.numpy_and_torch, ("numpy", "torch"), packages.numpy_1()),
         Check("compiled parts", partial(packages.compiled, imported), stack),
         Check("fixes", installation.fixes, remedy=installation.REINSTALL),
         Check("commands", partial(installation.commands, imported), (*stack, "fixes")),

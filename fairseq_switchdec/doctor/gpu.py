@@ -8,10 +8,12 @@ import re
 from collections.abc import Sequence
 
 from .findings import BROKEN, NOTE, OK, Finding, describe
+from .requirements import TORCH, Requirement, installing
 
 #: Says that an NVIDIA driver is at work, whatever torch thinks of it.
 DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidia[0-9]*", "/dev/dxg")
-OLDER_TORCH = 'pip install "torch==2.7.*" "torchaudio==2.7.*": built for CUDA 12, the last that was checked for a V100'
+#: Built for CUDA 12, and the last that was checked for a V100.
+OLDER_TORCH = (Requirement("torch", "==2.7.*"), Requirement("torchaudio", "==2.7.*"))
 
 
 def gpus() -> list[Finding]:
@@ -58,7 +60,8 @@ def gpu(index: int) -> Finding:
     text += f"; torch {torch.__version__} is built for {' '.join(built)}"
     if not runs(capability, built):
         older = capability < min((version for _, version, _ in targets(built)), default=(0, 0))
-        return Finding(name, BROKEN, text, OLDER_TORCH if older else 'a newer torch: pip install -U "torch<2.14"')
+        wanted = installing(*OLDER_TORCH) if older else installing("--upgrade", TORCH)
+        return Finding(name, BROKEN, text, f"{'an older' if older else 'a newer'} torch is built for it: {wanted}")
     try:
         compute(index)
     except Exception as error:

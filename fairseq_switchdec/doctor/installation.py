@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import site
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from .. import __version__
 from .findings import BROKEN, NOTE, OK, Finding
 from .processes import Imported, Started, start_stock
-from .requirements import release
+from .requirements import installed_version, release
 
 PACKAGE = "fairseq_switchdec"
 PLACE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -38,9 +37,8 @@ def python() -> list[Finding]:
 def this_package() -> list[Finding]:
     """The copy that runs, against the one that is installed."""
     text = f"{__version__} in {PLACE}"
-    try:
-        installed = importlib.metadata.version(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
+    installed = installed_version(PACKAGE)
+    if installed is None:
         return [Finding(PACKAGE, NOTE, f"{text}, not installed by pip", "pip install it, for fairseq's own commands")]
     if installed != __version__:
         wanted = "leave the folder that holds this copy, or take it off PYTHONPATH"
@@ -50,9 +48,8 @@ def this_package() -> list[Finding]:
 
 def pip() -> list[Finding]:
     """Whether pip will install fairseq again."""
-    try:
-        version = importlib.metadata.version("pip")
-    except importlib.metadata.PackageNotFoundError:  # an environment that uv made
+    version = installed_version("pip")
+    if version is None:  # an environment that uv made
         return []
     if release(version) < (24, 1):
         return [Finding("pip", OK, version)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 from collections.abc import Mapping
 
 from .findings import BROKEN, NOTE, OK, Finding
 from .processes import Imported
-from .requirements import EXTRAS, NEEDED, PURPOSES, Requirement
+from .requirements import EXTRAS, FAIRSEQ, NEEDED, PURPOSES, Requirement, installed_version, installing, release
 
 #: What is imported to learn about them.
 MODULES = tuple(wanted.module for wanted in (*NEEDED, *(wanted for group in EXTRAS.values() for wanted in group)))
@@ -21,9 +20,10 @@ COMPILED = {
     "fairseq.ngram_repeat_block_cuda": ("--no-repeat-ngram-size of stock tasks", OK),
 }
 
-OLD_PIP = 'pip install "pip<24.1"'
+AGAIN = "--force-reinstall --no-deps"
+NUMPY_1, OLD_PIP = Requirement("numpy", "<2"), Requirement("pip", "<24.1")
 COMPILER = "it is compiled, which takes a C++ compiler and Python's headers (Debian: apt install g++ python3-dev)"
-NUMPY_1 = re.compile(r"NumPy 1|_ARRAY_API|numpy\.dtype size changed|numpy\.core\.multiarray")
+WRONG_NUMPY = re.compile(r"NumPy 1|_ARRAY_API|numpy\.dtype size changed|numpy\.core\.multiarray")
 
 
 def needed(imported: Mapping[str, Imported]) -> list[Finding]:
@@ -37,7 +37,7 @@ def needed(imported: Mapping[str, Imported]) -> list[Finding]:
 
 def package(wanted: Requirement, imported: Imported) -> Finding:
     """One package."""
-    version = installed_version(wanted)
+    version = installed_version(wanted.name)
     if imported.error is not None:
         text = f"{version or ''} {imported.error}".strip()
         return Finding(wanted.name, BROKEN, text, remedy(wanted, imported.error))
@@ -46,29 +46,30 @@ def package(wanted: Requirement, imported: Imported) -> Finding:
         text = f"not installed by pip: what lies in {place} is of an unknown version"
         return Finding(wanted.name, NOTE, text, f"make sure that it is {wanted}")
     if not wanted.admits(version):
-        return Finding(wanted.name, BROKEN, f"{version} in {place} is not {wanted}", f'pip install "{wanted}"')
+        return Finding(wanted.name, BROKEN, f"{version} in {place} is not {wanted}", installing(wanted))
     return Finding(wanted.name, OK, f"{version} in {place}")
-
-
-def installed_version(wanted: Requirement) -> str | None:
-    """Of a package that pip knows."""
-    try:
-        return importlib.metadata.version(wanted.name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def remedy(wanted: Requirement, error: str) -> str:
     """What to do about a failed import."""
-    if NUMPY_1.search(error):
-        return 'it was built for numpy 1: pip install "numpy<2"'
-    if absent(wanted, error):
-        command = f'pip install "{wanted}"'
-    elif missing := re.search(r"No module named '(\w+)'", error):
-        return f"pip install {missing[1]}"
-    else:
-        command = f'pip install --force-reinstall --no-deps "{wanted}"'
-    return f"{OLD_PIP}, then {command}; {COMPILER}" if wanted.name == "fairseq" else command
+    if WRONG_NUMPY.search(error):
+        return numpy_1()
+    missing = re.search(r"No module named '(\w+)'", error)
+    if missing is not None and missing[1] != wanted.module:
+        return installing(missing[1])
+    command = installing(wanted) if missing else installing(AGAIN, wanted)
+    return with_compiler(command) if wanted is FAIRSEQ else command
+
+
+def numpy_1() -> str:
+    """What to do about a package that was built for numpy 1, where there is numpy 2."""
+    return f"it is built for numpy 1: {installing(NUMPY_1)}"
+
+
+def with_compiler(command: str) -> str:
+    """A command that installs fairseq, and what it takes."""
+    first = f"{installing(OLD_PIP)}, then " if release(installed_version("pip") or "0") >= (24, 1) else ""
+    return f"{first}{command}; {COMPILER}"
 
 
 def absent(wanted: Requirement, error: str | None) -> bool:
@@ -99,8 +100,8 @@ def compiled(imported: Mapping[str, Imported]) -> list[Finding]:
             text = f"absent, as in every install from the index: needed for {purpose} alone"
             findings.append(Finding(name, OK, text))
         else:
-            again = f'pip install --force-reinstall --no-deps --no-cache-dir "fairseq==0.12.2"; {COMPILER}'
-            findings.append(Finding(name, status, f"{error}: needed for {purpose}", f"{OLD_PIP}, then {again}"))
+            again = with_compiler(installing(AGAIN, "--no-cache-dir", FAIRSEQ))
+            findings.append(Finding(name, status, f"{error}: needed for {purpose}", again))
     return findings
 
 
@@ -120,8 +121,8 @@ def extras(imported: Mapping[str, Imported]) -> list[Finding]:
             findings += [Finding(f"{name} {found.name}", BROKEN, found.text, found.remedy) for found in broken]
         elif missing:
             text = f"without {', '.join(wanted.name for wanted in missing)}, for {purpose}"
-            findings.append(Finding(name, NOTE, text, "pip install " + " ".join(f'"{wanted}"' for wanted in missing)))
+            findings.append(Finding(name, NOTE, text, installing(*missing)))
         else:
-            versions = ", ".join(f"{wanted.name} {installed_version(wanted)}" for wanted in group)
+            versions = ", ".join(f"{wanted.name} {installed_version(wanted.name)}" for wanted in group)
             findings.append(Finding(name, OK, f"{versions}: for {purpose}"))
     return findings

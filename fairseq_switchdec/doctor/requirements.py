@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from typing import NamedTuple
 
@@ -38,6 +39,20 @@ def release(version: str) -> tuple[int, ...]:
     return tuple(map(int, numbers[0].split("."))) if numbers else ()
 
 
+def installed_version(name: str) -> str | None:
+    """Of a package, as pip knows it; None for one that pip has not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def installing(*words: object) -> str:
+    """The command that installs packages here: an environment that uv made has no pip."""
+    program = "uv pip install" if installed_version("pip") is None else "pip install"
+    return " ".join([program, *(f'"{word}"' if isinstance(word, Requirement) else str(word) for word in words)])
+
+
 def read(*texts: str) -> tuple[Requirement, ...]:
     """Of ``torch>=2.0,<2.14`` and the like."""
     pairs = (re.fullmatch(r"([\w-]+)(.*)", text) for text in texts)
@@ -45,9 +60,13 @@ def read(*texts: str) -> tuple[Requirement, ...]:
 
 
 #: What everything needs. hydra and omegaconf are fairseq's, and the compatibility fixes are for these releases.
-NEEDED = read(
-    *("numpy", "torch>=2.0,<2.14", "hydra-core>=1.0.7,<1.1", "omegaconf<2.1", "fairseq==0.12.2"),
-    *("sacrebleu", "rouge-score", "requests"),
+TORCH, FAIRSEQ = read("torch>=2.0,<2.14", "fairseq==0.12.2")
+NEEDED = (
+    *read("numpy"),
+    TORCH,
+    *read("hydra-core>=1.0.7,<1.1", "omegaconf<2.1"),
+    FAIRSEQ,
+    *read("sacrebleu", "rouge-score", "requests"),
 )
 
 #: What only some commands need, by the name of setup.py's extra.

@@ -47,7 +47,7 @@ def test_what_is_there(versions):
     [
         ("torch", "ModuleNotFoundError: No module named 'torch'", 'pip install "torch>=2.0,<2.14"'),
         ("torch", "OSError: libcudart.so.13: cannot open", '--force-reinstall --no-deps "torch>=2.0,<2.14"'),
-        ("fairseq", "ModuleNotFoundError: No module named 'fairseq'", '"pip<24.1", then pip install "fairseq==0.12.2"'),
+        ("fairseq", "ModuleNotFoundError: No module named 'fairseq'", 'pip install "fairseq==0.12.2"; it is compiled'),
         ("fairseq", "ModuleNotFoundError: No module named 'bitarray'", "pip install bitarray"),
         ("fairseq", "ImportError: numpy.core.multiarray failed to import", '"numpy<2"'),
         ("numpy", "killed: Illegal instruction", 'pip install --force-reinstall --no-deps "numpy"'),
@@ -97,3 +97,12 @@ def test_extras(versions):
     ]
     assert found[0].remedy == 'pip install "tokenizers>=0.20" "gguf>=0.16"'
     assert "matplotlib 99" in found[1].text
+
+
+def test_commands_are_those_of_this_environment(versions):
+    (found,) = compiled(imports(**{"fairseq.libbleu": "ImportError: no"}))[2:3]
+    assert found.remedy.startswith('pip install "pip<24.1", then pip install --force-reinstall'), "pip 99 refuses"
+    versions["pip"] = "24.0"
+    assert compiled(imports(**{"fairseq.libbleu": "ImportError: no"}))[2].remedy.startswith("pip install --force")
+    versions["pip"] = None
+    assert compiled(imports(**{"fairseq.libbleu": "ImportError: no"}))[2].remedy.startswith("uv pip install --force")
