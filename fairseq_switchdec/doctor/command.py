@@ -13,22 +13,28 @@ from ..files import check_writable, write_text
 from . import gpu, installation, packages, processor
 from .findings import BROKEN, NOTE, OK, Check, Finding, examine
 from .processes import import_all
+from .requirements import NEEDED, Requirement
 
 
 def checks() -> list[Check]:
     """Everything that is looked at, in the order in which one thing needs another."""
     imported = import_all([*packages.MODULES, *packages.COMPILED, *installation.MODULES])
-    stack = ("torch", "hydra-core", "omegaconf", "fairseq")
+
+    def one(wanted: Requirement) -> list[Finding]:
+        return [packages.package(wanted, imported[wanted.module])]
+
+    stack = ("fixes", "numpy", "torch", "hydra-core", "omegaconf")
+    needs = {"hydra-core": ("fixes",), "fairseq": stack}
     return [
         Check("Python", installation.python),
         Check("fairseq_switchdec", installation.this_package),
         Check("pip", installation.pip),
-        Check("packages", partial(packages.needed, imported)),
-        Check("numpy with torch", packages.numpy_and_torch, ("numpy", "torch"), packages.numpy_1()),
-        Check("compiled parts", partial(packages.compiled, imported), stack),
         Check("fixes", installation.fixes, remedy=installation.REINSTALL),
-        Check("commands", partial(installation.commands, imported), (*stack, "fixes")),
-        Check("stock commands", installation.stock_commands, stack),
+        *(Check(wanted.name, partial(one, wanted), needs.get(wanted.name, ())) for wanted in NEEDED),
+        Check("numpy with torch", packages.numpy_and_torch, ("numpy", "torch"), packages.numpy_1()),
+        Check("compiled parts", partial(packages.compiled, imported), (*stack, "fairseq")),
+        Check("commands", partial(installation.commands, imported), (*stack, "fairseq")),
+        Check("stock commands", installation.stock_commands, (*stack, "fairseq")),
         Check("GPU", gpu.gpus, ("torch",)),
         Check("processor", processor.processor, ("torch",)),
         Check("--switch-precision", processor.precisions, ("torch",)),
@@ -41,9 +47,10 @@ def table(findings: Sequence[Finding]) -> str:
     """Findings for people: one a line, and what to do about it on the next."""
     width = max(len(finding.name) for finding in findings)
     lines = []
-    for status, name, text, remedy in ((found.status, found.name, found.text, found.remedy) for found in findings):
+    for name, status, text, remedy in findings:
         lines.append(f"{status:<6}  {name:<{width}}  {text}")
-        lines += [f"{'':<6}  {'':<{width}}  -> {remedy}"] * bool(remedy)
+        if remedy:
+            lines.append(f"{'':<6}  {'':<{width}}  -> {remedy}")
     counts = {status: sum(finding.status == status for finding in findings) for status in (OK, NOTE, BROKEN)}
     summary = f"{counts[BROKEN]} broken" if counts[BROKEN] else "everything that is needed works"
     return "\n".join([*lines, "", f"{summary}; {counts[NOTE]} to note, {counts[OK]} ok"])

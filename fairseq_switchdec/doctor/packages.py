@@ -26,17 +26,12 @@ COMPILER = "it is compiled, which takes a C++ compiler and Python's headers (Deb
 WRONG_NUMPY = re.compile(r"NumPy 1|_ARRAY_API|numpy\.dtype size changed|numpy\.core\.multiarray")
 
 
-def needed(imported: Mapping[str, Imported]) -> list[Finding]:
-    """Each of the packages that everything needs.
+def package(wanted: Requirement, imported: Imported) -> Finding:
+    """One package.
 
     Args:
-        imported: how the import of each of `MODULES` went.
+        imported: how its import went.
     """
-    return [package(wanted, imported[wanted.module]) for wanted in NEEDED]
-
-
-def package(wanted: Requirement, imported: Imported) -> Finding:
-    """One package."""
     version = installed_version(wanted.name)
     if imported.error is not None:
         text = f"{version or ''} {imported.error}".strip()

@@ -65,6 +65,6 @@ def memory() -> list[Finding]:
         return [Finding("memory", OK, "generation on the processor keeps freed memory for the next tensor")]
     given = [name for name in VARIABLES if name in os.environ]
     if given:
-        text = f"{', '.join(given)} decides what becomes of freed memory"
+        text = f"{given[0]} is set, and decides what becomes of freed memory"
         return [Finding("memory", NOTE, text, f"unset {given[0]} where generation on the processor is slower with it")]
     return [Finding("memory", OK, "freed memory goes where this system's allocator has it: only glibc's can be asked")]

@@ -8,9 +8,10 @@ import numpy
 import pytest
 import torch
 
-from fairseq_switchdec.doctor.findings import BROKEN, NOTE, OK, Check, examine
-from fairseq_switchdec.doctor.packages import COMPILED, MODULES, compiled, extras, needed, numpy_and_torch
+from fairseq_switchdec.doctor.findings import BROKEN, NOTE, OK, Check, Finding, examine
+from fairseq_switchdec.doctor.packages import COMPILED, MODULES, compiled, extras, numpy_and_torch, package
 from fairseq_switchdec.doctor.processes import Imported
+from fairseq_switchdec.doctor.requirements import NEEDED
 
 THERE = Imported("/site/some/__init__.py", None)
 VERSIONS = {"torch": "2.13.0+cpu", "fairseq": "0.12.2", "hydra-core": "1.0.7", "omegaconf": "2.0.6"}
@@ -34,6 +35,10 @@ def imports(**errors: str) -> dict[str, Imported]:
     """All modules are there, but these."""
     there = dict.fromkeys((*MODULES, *COMPILED), THERE)
     return {**there, **{name: Imported(None, error) for name, error in errors.items()}}
+
+
+def needed(imported: dict[str, Imported]) -> list[Finding]:
+    return [package(wanted, imported[wanted.module]) for wanted in NEEDED]
 
 
 def test_what_is_there(versions):
