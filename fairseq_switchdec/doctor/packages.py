@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from .findings import BROKEN, NOTE, OK, Finding
 from .processes import Imported
-from .requirements import EXTRAS, FAIRSEQ, NEEDED, PURPOSES, Requirement, installed_version, installing, release
+from .requirements import EXTRAS, FAIRSEQ, NEEDED, PURPOSES, Requirement, installed_version, installing
 
 #: What is imported to learn about them.
 MODULES = tuple(wanted.module for wanted in (*NEEDED, *(wanted for group in EXTRAS.values() for wanted in group)))
@@ -21,7 +21,6 @@ COMPILED = {
 }
 
 AGAIN = "--force-reinstall --no-deps"
-NUMPY_1, OLD_PIP = Requirement("numpy", "<2"), Requirement("pip", "<24.1")
 COMPILER = "it is compiled, which takes a C++ compiler and Python's headers (Debian: apt install g++ python3-dev)"
 WRONG_NUMPY = re.compile(r"NumPy 1|_ARRAY_API|numpy\.dtype size changed|numpy\.core\.multiarray")
 
@@ -53,18 +52,12 @@ def remedy(wanted: Requirement, error: str) -> str:
     if missing is not None and missing[1] != wanted.module:
         return installing(missing[1])
     command = installing(wanted) if missing else installing(AGAIN, wanted)
-    return with_compiler(command) if wanted is FAIRSEQ else command
+    return f"{command}; {COMPILER}" if wanted is FAIRSEQ else command
 
 
 def numpy_1() -> str:
     """What to do about a package that was built for numpy 1, where there is numpy 2."""
-    return f"it is built for numpy 1: {installing(NUMPY_1)}"
-
-
-def with_compiler(command: str) -> str:
-    """A command that installs fairseq, and what it takes."""
-    first = f"{installing(OLD_PIP)}, then " if release(installed_version("pip") or "0") >= (24, 1) else ""
-    return f"{first}{command}; {COMPILER}"
+    return f"it is built for numpy 1: {installing(Requirement('numpy', '<2'))}"
 
 
 def absent(wanted: Requirement, error: str | None) -> bool:
@@ -95,8 +88,8 @@ def compiled(imported: Mapping[str, Imported]) -> list[Finding]:
             text = f"absent, as in every install from the index: needed for {purpose} alone"
             findings.append(Finding(name, OK, text))
         else:
-            again = with_compiler(installing(AGAIN, "--no-cache-dir", FAIRSEQ))
-            findings.append(Finding(name, status, f"{error}: needed for {purpose}", again))
+            again = installing(AGAIN, "--no-cache-dir", FAIRSEQ)
+            findings.append(Finding(name, status, f"{error}: needed for {purpose}", f"{again}; {COMPILER}"))
     return findings
 
 

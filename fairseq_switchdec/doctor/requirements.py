@@ -6,6 +6,9 @@ import importlib.metadata
 import re
 from typing import NamedTuple
 
+#: What pip >= 24.1 installs no more, for the metadata of omegaconf 2.0.6, which the others require.
+REFUSED = {"omegaconf", "hydra-core", "fairseq"}
+
 
 class Requirement(NamedTuple):
     """A package.
@@ -47,10 +50,18 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def installing(*words: object) -> str:
-    """The command that installs packages here: an environment that uv made has no pip."""
-    program = "uv pip install" if installed_version("pip") is None else "pip install"
-    return " ".join([program, *(f'"{word}"' if isinstance(word, Requirement) else str(word) for word in words)])
+def installing(*words: Requirement | str) -> str:
+    """The command that installs packages here: an environment that uv made has no pip, a new pip refuses some.
+
+    Args:
+        words: packages, and options.
+    """
+    pip = installed_version("pip")
+    command = " ".join(["pip install", *(f'"{word}"' if isinstance(word, Requirement) else word for word in words)])
+    if pip is None:
+        return f"uv {command}"
+    refused = any(isinstance(word, Requirement) and word.name in REFUSED for word in words)
+    return f'pip install "pip<24.1", then {command}' if refused and release(pip) >= (24, 1) else command
 
 
 def read(*texts: str) -> tuple[Requirement, ...]:
