@@ -21,8 +21,8 @@ def gpus() -> list[Finding]:
     import torch
 
     driver = any(glob.glob(pattern) for pattern in DRIVER)
-    build = torch.version.cuda
-    if build is None and getattr(torch.version, "hip", None) is None:
+    build = "ROCm" if getattr(torch.version, "hip", None) else torch.version.cuda and f"CUDA {torch.version.cuda}"
+    if build is None:
         if not driver:
             return [Finding("GPU", OK, "none, and torch is built for processors alone")]
         text = f"there is one, but torch {torch.__version__} is built for processors alone"
@@ -31,7 +31,7 @@ def gpus() -> list[Finding]:
     if hidden in ("", "-1"):
         return [Finding("GPU", NOTE, f"hidden by CUDA_VISIBLE_DEVICES={hidden}", "unset it to use one")]
     if not torch.cuda.is_available():
-        return [unavailable(driver, f"torch {torch.__version__} is built for CUDA {build}")]
+        return [unavailable(driver, f"torch {torch.__version__} is built for {build}")]
     return [gpu(index) for index in range(torch.cuda.device_count())]
 
 
@@ -61,7 +61,7 @@ def gpu(index: int) -> Finding:
     if not runs(capability, built):
         older = capability < min((version for _, version, _ in targets(built)), default=(0, 0))
         wanted = installing(*OLDER_TORCH) if older else installing("--upgrade", TORCH)
-        return Finding(name, BROKEN, text, f"{'an older' if older else 'a newer'} torch is built for it: {wanted}")
+        return Finding(name, BROKEN, text, f"take {'an older' if older else 'a newer'} torch: {wanted}")
     try:
         compute(index)
     except Exception as error:
