@@ -5,12 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import setuptools
 from setuptools import Distribution, find_packages, setup
 from setuptools.command.develop import develop
+from setuptools.command.sdist import sdist
 
 from distutils.command.install_data import install_data  # isort: skip  (setuptools brings it since Python 3.12)
 
 HERE = Path(__file__).resolve().parent
+#: PEP 639's field for an SPDX expression, where setuptools knows it.
+LICENSE = "license_expression" if int(setuptools.__version__.split(".")[0]) >= 77 else "license"
 
 
 class InstallBesidePackages(install_data):
@@ -41,23 +45,50 @@ class DevelopThroughPip(develop):
         )
 
 
+class SourceDistribution(sdist):
+    """Takes the examples, the tests and their settings along: the scripts run from it as they do from a checkout."""
+
+    def make_release_tree(self, base_dir, files):
+        beside = [HERE / name for name in (".ci/run", ".gitignore", ".mypy.ini", ".pytest.ini", ".ruff.toml")]
+        for folder in ("examples", "tests"):
+            found = [path for path in (HERE / folder).rglob("*.*") if "output" not in path.relative_to(HERE).parts]
+            beside += [path for path in found if path.suffix in (".json", ".md", ".png", ".py", ".sh", ".svg")]
+        super().make_release_tree(base_dir, sorted({*files, *(str(path.relative_to(HERE)) for path in beside)}))
+
+
 setup(
     name="fairseq_switchdec",
     version=re.search(r'__version__ = "(.+)"', (HERE / "fairseq_switchdec/__init__.py").read_text()).group(1),
     description="Switchable Decision (ICML 2024): BART, GPT-2, T5 and LLaMA in fairseq, skipping sublayers and tokens",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="fairseq_switchdec contributors",
+    **{LICENSE: "MIT"},
+    license_files=["fairseq_switchdec/LICENSE"],
+    keywords="fairseq, BART, GPT-2, T5, LLaMA, summarization, dynamic inference, layer skipping, policy gradient",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: {version}" for version in ("3", "3.9", "3.10", "3.11", "3.12", "3.13")),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     packages=find_packages(include=["fairseq_switchdec", "fairseq_switchdec.*"]),
     package_data={
         "fairseq_switchdec": ["compat/*.pth", "pictures/page/*.html", "pictures/page/*.css", "pictures/page/*.js"]
     },
     data_files=[("", ["fairseq_switchdec/compat/fairseq_switchdec.pth"])],
     distclass=DistributionWithData,
-    cmdclass={"install_data": InstallBesidePackages, "develop": DevelopThroughPip},
+    cmdclass={"install_data": InstallBesidePackages, "develop": DevelopThroughPip, "sdist": SourceDistribution},
+    entry_points={"console_scripts": ["fairseq_switchdec = fairseq_switchdec.__main__:main"]},
     python_requires=">=3.9",
     install_requires=[
         "fairseq==0.12.2",  # the last release; the compat fixes and the checkpoint format are for this one
         "torch>=2.0,<2.14",  # 2.0 brings scaled_dot_product_attention; 2.13 is the newest that was tested
         "sacrebleu",
         "rouge-score",
+        "requests",  # fairseq downloads GPT-2's encoder.json with it (--bpe gpt2, the hub), and does not require it
     ],
     extras_require={
         "quickstart": ["tokenizers", "matplotlib>=3.5"],  # trains the quickstart's byte-level BPE; its pictures

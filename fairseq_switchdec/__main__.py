@@ -1,15 +1,15 @@
-"""``python -m fairseq_switchdec COMMAND ...``: fairseq's commands, with the compatibility fixes active, and ours.
+"""``fairseq_switchdec COMMAND ...``: fairseq's commands, with the compatibility fixes active, and ours.
 
-fairseq's are the same as ``fairseq-COMMAND ...`` after ``pip install``, needed where Python reads no ``.pth`` file: the
-package on ``PYTHONPATH``, or installed with ``pip install --target``.
+``python -m fairseq_switchdec COMMAND ...`` is the same, and needs no install. fairseq's commands are the same as
+``fairseq-COMMAND ...`` after ``pip install``, needed where Python reads no ``.pth`` file: the package on
+``PYTHONPATH``, or installed with ``pip install --target``.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-
-from fairseq_switchdec.compat import install
 
 # name -> (module with a ``cli_main()`` that reads sys.argv, what the command does)
 COMMANDS = {
@@ -30,30 +30,39 @@ COMMANDS = {
         "fairseq_switchdec.report_command",
         "show a --switch-report as a page; merge those of several processes",
     ),
+    "doctor": ("fairseq_switchdec.doctor.command", "check this installation and machine, and say what to do"),
 }
 
-USAGE = "usage: python -m fairseq_switchdec COMMAND [ARGS ...]"
 
+def help_text(program: str) -> str:
+    """What ``--help`` prints.
 
-def help_text() -> str:
-    """What ``python -m fairseq_switchdec --help`` prints."""
+    Args:
+        program: what was typed before the command.
+    """
     lines = (f"  {name:<12} {purpose}" for name, (_, purpose) in COMMANDS.items())
-    return "\n".join([USAGE, "", "commands (each takes --help):", *lines])
+    return "\n".join([f"usage: {program} COMMAND [ARGS ...]", "", "commands (each takes --help):", *lines])
 
 
 def main() -> None:
     """Run the command that sys.argv names."""
+    program = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    if program != "fairseq_switchdec":  # the installed script
+        program = "python -m fairseq_switchdec"
     name = sys.argv[1] if len(sys.argv) > 1 else None
     if name in ("-h", "--help"):
-        print(help_text())
+        print(help_text(program))
         return
     if name not in COMMANDS:
         problem = "no command given" if name is None else f"unknown command {name!r}"
-        print(f"{help_text()}\n\nfairseq_switchdec: {problem}", file=sys.stderr)
+        print(f"{help_text(program)}\n\nfairseq_switchdec: {problem}", file=sys.stderr)
         sys.exit(2)
-    install()
+    if name != "doctor":  # which looks at the fixes itself, and at the rest where they fail
+        from fairseq_switchdec.compat import install
+
+        install()
     # argparse names the program by sys.argv[0] in its usage and error messages.
-    sys.argv = [f"python -m fairseq_switchdec {name}", *sys.argv[2:]]
+    sys.argv = [f"{program} {name}", *sys.argv[2:]]
     importlib.import_module(COMMANDS[name][0]).cli_main()
 
 

@@ -12,6 +12,7 @@ What each module mends, and for which versions:
     encoder_fastpath   torch >= 1.13 asks for an argument that fairseq's stock transformer does not give
     numpy_names        numpy >= 1.24 lacks names that fairseq's data sets use
     user_dir           fairseq ignores the tasks and models of a ``--user-dir`` package that is already imported
+    complete_help      fairseq's ``--help`` ends before the options of task, model and criterion are added
     spawn              a process that fairseq spawns starts without these fixes
     config_copies      omegaconf 2.0 copies a whole config hundreds of times before a command begins its work
 
@@ -35,6 +36,7 @@ def install() -> None:
     from fairseq_switchdec.compat import (
         atomic_copy,
         checkpoints,
+        complete_help,
         config_copies,
         ema_start,
         encoder_fastpath,
@@ -63,6 +65,7 @@ def install() -> None:
         encoder_fastpath.register(hooks)
         numpy_names.register(hooks)
         user_dir.register(hooks)
+        complete_help.register(hooks)
         spawn.register(hooks)
         config_copies.register(hooks)
     hooks.activate()

@@ -19,14 +19,18 @@ def test_stock_commands_run_with_the_pth(site_with_pth, corpus, checkpoint, tmp_
     assert sum(line.startswith("H-") for line in done.stdout.splitlines()) == 20
 
 
-def test_usage_names_the_command_as_it_was_typed(monkeypatch):
+@pytest.mark.parametrize(
+    ("started", "typed"),
+    [("/package/__main__.py", "python -m fairseq_switchdec"), ("/venv/bin/fairseq_switchdec", "fairseq_switchdec")],
+)
+def test_usage_names_the_command_as_it_was_typed(monkeypatch, started, typed):
     seen = []
     command = SimpleNamespace(cli_main=lambda: seen.append(sys.argv))
     monkeypatch.setitem(sys.modules, "made_up_command", command)
     monkeypatch.setitem(COMMANDS, "made-up", ("made_up_command", "nothing"))
-    monkeypatch.setattr(sys, "argv", ["__main__.py", "made-up", "--option"])
+    monkeypatch.setattr(sys, "argv", [started, "made-up", "--option"])
     main()
-    assert seen == [["python -m fairseq_switchdec made-up", "--option"]]
+    assert seen == [[f"{typed} made-up", "--option"]]
 
 
 @pytest.mark.parametrize(("arguments", "status"), [((), 2), (("trian",), 2), (("--help",), 0)])

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 from child_process import REPOSITORY, run_python
+from fairseq import options
 from fairseq.modules import TransformerEncoderLayer
 
 from fairseq_switchdec.compat import mutable_defaults
@@ -160,3 +161,20 @@ def test_stock_encoder_takes_left_padding():
         ordinary = layer(x.transpose(0, 1), padding).transpose(0, 1)
     torch.testing.assert_close(fused[~padding], ordinary[~padding])
     torch.jit.script(layer)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("--task switchable_task --arch switchable_bart_tiny --criterion lexico_policy_criterion", True),
+        ("--task translation --criterion lexico_policy_criterion", False),  # no --arch: fairseq goes no further
+    ],
+)
+def test_help_lists_the_options_that_a_command_line_brings(capsys, words, shown):
+    command = ["--user-dir", "fairseq_switchdec", *words.split(), "--help"]
+    with pytest.raises(SystemExit) as ended:
+        options.parse_args_and_arch(options.get_training_parser(), command)
+    assert ended.value.code == 0
+    listed = capsys.readouterr().out
+    assert "--max-update" in listed
+    assert all((f"{option} " in listed) == shown for option in ("--truncate-source", "--switch-scope", "--policy-rule"))
