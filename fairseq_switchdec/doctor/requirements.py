@@ -85,6 +85,7 @@ EXTRAS = {
     "hugging-face": read("safetensors>=0.4", "tokenizers>=0.20", "gguf>=0.16"),
     "plot": read("matplotlib>=3.5"),
     "glue": read("scikit-learn", "scipy"),
+    "ray": read("ray>=2.9"),
 }
 
 #: What each of them is for.
@@ -92,4 +93,5 @@ PURPOSES = {
     "hugging-face": "import, encode, export --to hugging-face, --bpe tokenizer_json",
     "plot": "plot",
     "glue": "GLUE's measures",
+    "ray": "predict --engine ray",
 }

@@ -47,7 +47,7 @@ class RayWorkers:
         try:
             import ray
         except ImportError:
-            raise UserError("--engine ray needs the package ray: pip install 'fairseq_switchdec[ray]'") from None
+            raise UserError("--engine ray needs the package ray: pip install ray") from None
         self.ray = ray
         started: dict[str, Any] = {"include_dashboard": False} if args.address is None else {"address": args.address}
         try:

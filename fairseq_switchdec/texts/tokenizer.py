@@ -83,7 +83,7 @@ def build(path: str, description: dict[str, Any]) -> tuple[Any, set[int]]:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise UserError(f"{FLAG} needs the package tokenizers: pip install '.[hugging-face]'") from None
+        raise UserError(f"{FLAG} needs the package tokenizers: pip install tokenizers") from None
     try:
         special = hide_special_tokens(description)
         description.update(truncation=None, padding=None, post_processor=None)

@@ -99,6 +99,7 @@ def test_extras(versions):
         ("[hugging-face]", NOTE),
         ("[plot]", OK),
         ("[glue] scikit-learn", BROKEN),
+        ("[ray]", OK),
     ]
     assert found[0].remedy == 'pip install "tokenizers>=0.20" "gguf>=0.16"'
     assert "matplotlib 99" in found[1].text

@@ -126,7 +126,7 @@ def test_mistakes(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(fake.RayTaskError), RayWorkers(options()) as workers:
         list(workers(numbered(5, [])))
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"needs the package ray: pip install 'fairseq_switchdec\[ray\]'"):
+    with pytest.raises(UserError, match="needs the package ray: pip install ray"):
         RayWorkers(options())
 
 

@@ -40,7 +40,7 @@ def package(name: str, purpose: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"{purpose} needs the package {name} ({error}): pip install '.[hugging-face]'") from None
+        raise UserError(f"{purpose} needs the package {name} ({error}): pip install {name}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
