@@ -153,7 +153,7 @@ class SwitchableTask(SwitchingTask, TranslationTask):
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """fairseq's hook, after the training data was loaded: the model remembers how its texts begin."""
         super().begin_epoch(epoch, model)
-        if hasattr(model, "openings"):
+        if hasattr(model, "openings") and self.run_dataset is not None:
             model.openings.learn(self.run_dataset, self.source_dictionary.bos())
 
     def build_objective(self, options: LexicoPolicyCriterionConfig) -> GenerationObjective:

@@ -23,7 +23,8 @@ from fairseq_switchdec.predict import command
 from fairseq_switchdec.predict.classification import ClassificationPredictor
 from fairseq_switchdec.predict.journal import Journal
 from fairseq_switchdec.predict.predictor import Encoded
-from fairseq_switchdec.predict.run import batches, windows
+from fairseq_switchdec.predict.run import windows
+from fairseq_switchdec.predict.worker import batches
 from fairseq_switchdec.squad import tokens
 
 KEEP_ALL = ("--switch-decisions", "keep-all")

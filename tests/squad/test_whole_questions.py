@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from fairseq_switchdec.config import LexicoPolicyCriterionConfig, SwitchableSquadConfig
 from fairseq_switchdec.criterions.lexico_policy_criterion import LexicoPolicyCriterion
 from fairseq_switchdec.predict import command
-from fairseq_switchdec.predict.run import Runner
+from fairseq_switchdec.predict.worker import Worker
 from fairseq_switchdec.tasks import switchable_squad
 from fairseq_switchdec.tasks.switchable_squad import SwitchableSquadTask
 
@@ -100,13 +100,13 @@ def test_long_contexts_are_not_read_ahead_together(
     monkeypatch: pytest.MonkeyPatch, checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
     """``--window`` counts windows of contexts: what is held at once is one question more at most; the same answers."""
-    held, results = [], Runner.results
+    held, results = [], Worker.results
 
-    def seen(self: Runner, inputs: list[Any], *rest: Any) -> list[Any]:
+    def seen(self: Worker, inputs: list[Any], *rest: Any) -> list[Any]:
         held.append(len(inputs))
         return results(self, inputs, *rest)
 
-    monkeypatch.setattr(Runner, "results", seen)
+    monkeypatch.setattr(Worker, "results", seen)
     found = []
     for window in (1, 8, 1024):
         output = tmp_path / f"{window}.jsonl"
