@@ -121,7 +121,7 @@ def test_texts_begin_as_in_training(predict, switchable_run, tmp_path):
         (("--beam", 0), "--beam 0 must be 1 or more"),
         (("--tokenizer-json", "some.json"), "--tokenizer-json and --no-bpe name different BPEs"),
         (("--input", "nowhere.txt"), "--input nowhere.txt cannot be read"),
-        (("--switch-budget", 0.6), "--switch-budget: this policy was trained for no budgets"),
+        (("--switch-budget", 0.6), "--switch-budget: this policy was not trained for a range of budgets"),
     ],
 )
 def test_mistakes_are_said_before_work_starts(predict, corpus, words, message, tmp_path, monkeypatch):
