@@ -6,6 +6,7 @@
     benchmark        speed and memory, side by side with other systems on the same weights
     summarization    CNN/DM and XSum with the paper's settings, from raw text to ROUGE
     glue, squad      the same for classification and question answering
+    serve            texts over HTTP, by replicas of a model under Ray Serve
     common           what several of them need
 
 Importing it makes fairseq importable on today's Python; neither fairseq nor torch is loaded.

@@ -142,6 +142,8 @@ def test_our_parsers_accept(name, words, monkeypatch):
         run = importlib.import_module(COMMANDS[words[0]][0]).cli_main
     else:
         script = words[0].replace("/run.sh", ".__main__").replace("/", ".")
+        if (REPO / "examples" / script / "__main__.py").is_file():
+            script += ".__main__"
         module = importlib.import_module(f"examples.{script}")
         run = module.parse_args if hasattr(module, "parse_args") else module.main
     monkeypatch.setattr("sys.argv", words)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config import RUN_DECISIONS, SwitchOptions, check_range
 from ..decisions import Decisions, DecisionSpace
-from ..dial import AUTO
+from ..dial import AUTO, Dial
 from ..errors import UserError
 from ..policy import DecisionDistribution, GreedyChoice, SwitchPolicy, input_uniforms, random_decisions
 
@@ -142,6 +142,18 @@ class DecisionSource:
         finally:
             self.asked, self.each = before
 
+    @contextmanager
+    def forcing(self, entries: Sequence[dict[str, Any]]) -> Iterator[None]:
+        """Force decisions for a while: objects such as a file of ``--switch-decisions`` holds, taken in turn by input
+        id.
+        """
+        before = self.choice, self.entries, self.asked, self.each
+        self.choice, self.entries, self.asked, self.each = "forced", list(entries), [], False
+        try:
+            yield
+        finally:
+            self.choice, self.entries, self.asked, self.each = before
+
     def check(self, policy: SwitchPolicy) -> None:
         """Refuse decisions or budgets that do not fit a model, before generation starts.
 
@@ -158,20 +170,8 @@ class DecisionSource:
         Raises:
             UserError: naming the flag.
         """
-        dial = policy.dial
-        if self.asked and dial is None:
-            raise UserError(
-                "--switch-budget: this policy was not trained for a range of budgets: train it with "
-                "--policy-flops-budget LOW:HIGH, such as 0.4:1.0"
-            )
-        if dial is None or self.choice not in POLICY_DECISIONS:
-            return
-        if not self.asked and not dial.auto:
-            raise UserError(f"this policy decides for {dial.in_words()}: give --switch-budget")
-        for budget in self.asked:
-            if not dial.holds(budget):
-                asked = "auto" if budget == AUTO else f"{budget:g}"
-                raise UserError(f"--switch-budget {asked}: this policy was trained for {dial.in_words()}")
+        if self.asked or self.choice in POLICY_DECISIONS:
+            check_budgets(policy.dial, self.asked)
 
     def forced(self, space: DecisionSpace) -> Decisions:
         """The file's entries, taken in turn by input id.
@@ -184,6 +184,31 @@ class DecisionSource:
             return space.from_json(self.entries)
         except ValueError as error:
             raise UserError(f"--switch-decisions {self.choice}: {error} (this model has {space.in_words()})") from None
+
+
+def check_budgets(dial: Dial | None, asked: Sequence[float], name: str = "--switch-budget") -> None:
+    """Refuse budgets that a policy cannot be asked for, or that it needs and nobody gives.
+
+    Args:
+        dial: the policy's.
+        name: what the user gives budgets by, for messages.
+
+    Raises:
+        UserError: naming it.
+    """
+    if dial is None:
+        if asked:
+            raise UserError(
+                f"{name}: this policy was not trained for a range of budgets: train it with --policy-flops-budget "
+                "LOW:HIGH, such as 0.4:1.0"
+            )
+        return
+    if not asked and not dial.auto:
+        raise UserError(f"this policy decides for {dial.in_words()}: give {name}")
+    for budget in asked:
+        if not dial.holds(budget):
+            word = "auto" if budget == AUTO else f"{budget:g}"
+            raise UserError(f"{name} {word}: this policy was trained for {dial.in_words()}")
 
 
 def parse_budget(text: Any, where: str, more: str = "") -> float:

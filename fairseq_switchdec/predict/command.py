@@ -44,10 +44,9 @@ def get_parser(task: Any = None) -> argparse.ArgumentParser:
         description="Predict every row of a file. After a kill, the same command continues where the run stopped."
     )
     parser.add_argument("--task", required=True, help=f"one of {', '.join(predicting_tasks())}")
-    parser.add_argument("--path", required=True, metavar="CHECKPOINT", help="the trained model")
+    add_model_args(parser)
     parser.add_argument("--input", required=True, metavar="FILE", help="rows to predict")
     parser.add_argument("--output", required=True, metavar="FILE", help="JSON lines, one a row, in the input's order")
-    parser.add_argument("--data", metavar="DIR", help="folder of the dictionaries (default: the one of the training)")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="inputs at once (%(default)s)")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="most tokens at once, padding included")
     parser.add_argument(
@@ -66,8 +65,6 @@ def get_parser(task: Any = None) -> argparse.ArgumentParser:
         "--worker-cpus", type=int, default=1, metavar="N", help="ray: cores, and threads, of a worker (%(default)s)"
     )
     parser.add_argument("--strict", action="store_true", help="stop at a row that cannot be predicted")
-    parser.add_argument("--gpt2-encoder-json", metavar="FILE", help="encoder.json of the GPT-2 BPE")
-    parser.add_argument("--gpt2-vocab-bpe", metavar="FILE", help="vocab.bpe of the GPT-2 BPE")
     parser.add_argument("--switch-decisions", default="greedy", help="greedy, keep-all, random, or a JSON FILE")
     parser.add_argument(
         "--switch-random-keep", type=float, default=0.8, help="keep probability of random (%(default)s)"
@@ -78,14 +75,36 @@ def get_parser(task: Any = None) -> argparse.ArgumentParser:
         help="share of the keep-all cost to stay within, if the policy was trained for a range; auto; or a "
         "FILE with one of these a line",
     )
-    parser.add_argument("--switch-precision", default="fp32", help=f"{', '.join(PRECISIONS)}; on the CPU (%(default)s)")
     parser.add_argument("--switch-report", metavar="FILE", help="write what every input skipped and cost")
     parser.add_argument("--seed", type=int, default=1, help="seed of random decisions (%(default)s)")
-    parser.add_argument("--cpu", action="store_true", help="use the CPU though there is a GPU")
-    parser.add_argument("--fp16", action="store_true", help="half precision, on a GPU")
     if task is not None:
         task.add_predict_args(parser)
     return parser
+
+
+def add_model_args(parser: argparse.ArgumentParser) -> None:
+    """What `load` and `place` need: the model, its files, and how it runs."""
+    parser.add_argument("--path", required=True, metavar="CHECKPOINT", help="the trained model")
+    parser.add_argument("--data", metavar="DIR", help="folder of the dictionaries (default: the one of the training)")
+    parser.add_argument("--gpt2-encoder-json", metavar="FILE", help="encoder.json of the GPT-2 BPE")
+    parser.add_argument("--gpt2-vocab-bpe", metavar="FILE", help="vocab.bpe of the GPT-2 BPE")
+    parser.add_argument("--switch-precision", default="fp32", help=f"{', '.join(PRECISIONS)}; on the CPU (%(default)s)")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU though there is a GPU")
+    parser.add_argument("--fp16", action="store_true", help="half precision, on a GPU")
+
+
+def check_model_args(args: argparse.Namespace) -> None:
+    """Refuse files that are not there.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    for name in ("gpt2_encoder_json", "gpt2_vocab_bpe"):
+        value = getattr(args, name)
+        if value is not None and not os.path.isfile(value):
+            raise UserError(f"--{name.replace('_', '-')} {value} does not exist")
+    if not os.path.isfile(args.path):
+        raise UserError(f"--path {args.path} does not exist: name a checkpoint")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -106,12 +125,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value} must be 1 or more")
-    for name in ("gpt2_encoder_json", "gpt2_vocab_bpe"):
-        value = getattr(args, name)
-        if value is not None and not os.path.isfile(value):
-            raise UserError(f"--{name.replace('_', '-')} {value} does not exist")
-    if not os.path.isfile(args.path):
-        raise UserError(f"--path {args.path} does not exist: name a checkpoint")
+    check_model_args(args)
     if args.switch_decisions == "shuffled":
         raise UserError("--switch-decisions shuffled needs all inputs at once: use fairseq-validate")
     check_writable("--output", args.output)

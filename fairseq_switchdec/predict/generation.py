@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from argparse import ArgumentParser, Namespace
@@ -34,13 +35,12 @@ DECODING = {
 TOKENIZER = "tokenizer.json"
 
 
-def add_predict_args(parser: ArgumentParser) -> None:
-    """The task's own options."""
+def add_writing_args(parser: ArgumentParser) -> None:
+    """How texts are read and written."""
     fields = GenerationConfig.__dataclass_fields__
     for name, kind in DECODING.items():
         default, text = fields[name].default, fields[name].metadata["help"]
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=f"{text} (%(default)s)")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="key of a JSON line's text (%(default)s)")
     parser.add_argument("--truncate-source", action="store_true", help="cut texts that are too long for the model")
     parser.add_argument(
         "--tokenizer-json",
@@ -48,6 +48,12 @@ def add_predict_args(parser: ArgumentParser) -> None:
         help=f"the model's tokenizer; by default {TOKENIZER} beside the checkpoint or in --data, if it is there",
     )
     parser.add_argument("--no-bpe", action="store_true", help="texts are words of the dictionary, in and out")
+
+
+def add_predict_args(parser: ArgumentParser) -> None:
+    """The task's own options."""
+    add_writing_args(parser)
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="key of a JSON line's text (%(default)s)")
     parser.set_defaults(window=256)  # what a kill loses at most
 
 
@@ -91,6 +97,12 @@ class GenerationPredictor:
         self.limit = min(task.cfg.max_source_positions, model.encoder.max_positions())
         self.truncate = args.truncate_source or task.cfg.truncate_source
         self.generator: Any = None
+
+    def searching(self, args: Namespace) -> GenerationPredictor:
+        """The same predictor with other options of beam search, those of `DECODING`."""
+        other = copy.copy(self)
+        other.args, other.generator = args, None
+        return other
 
     def settings(self) -> dict[str, Any]:
         """How texts are read and written."""

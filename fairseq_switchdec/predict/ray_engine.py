@@ -49,27 +49,9 @@ class RayWorkers:
         except ImportError:
             raise UserError("--engine ray needs the package ray: pip install ray") from None
         self.ray = ray
-        started: dict[str, Any] = {"include_dashboard": False} if args.address is None else {"address": args.address}
-        try:
-            ray.init(**started, configure_logging=False, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"--address {args.address}: no Ray cluster can be reached there: {error}") from None
-        resources = ray.cluster_resources()
-        gpus = 0 if args.cpu else int(resources.get("GPU", 0))
-        cpus = int(resources.get("CPU", 0))
-        most = gpus or cpus // args.worker_cpus
-        self.count = args.workers or most
-        if not 0 < self.count <= most:
-            ray.shutdown()
-            raise UserError(
-                f"--workers {args.workers or 1}, --worker-cpus {args.worker_cpus}: the cluster has {gpus} GPUs and "
-                f"{cpus} cores, enough for {most} workers"
-            )
-        if args.fp16 and not gpus:
-            ray.shutdown()
-            raise UserError("--fp16 is for a GPU, and the cluster has none: leave it out")
-        logger.info("%d workers, each with %s", self.count, "a GPU" if gpus else f"{args.worker_cpus} cores")
-        share = {"num_cpus": args.worker_cpus, "num_gpus": 1 if gpus else 0}
+        start_ray(args.address)
+        self.count, gpus = find_room(args, "worker")
+        share = {"num_cpus": args.worker_cpus, "num_gpus": gpus}
         kind = ray.remote(**share, max_restarts=-1, max_task_retries=RETRIES)(RemoteWorker)
         self.actors = [kind.remote(args, os.getcwd()) for _ in range(self.count)]
 
@@ -117,6 +99,53 @@ class RayWorkers:
             ) from None
         del pending[reference]
         return done
+
+
+def start_ray(address: str | None) -> None:
+    """Connect to a cluster, or start one of this machine where none is named.
+
+    Raises:
+        UserError: there is no such cluster.
+    """
+    import ray
+
+    started: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
+    try:
+        ray.init(**started, configure_logging=False, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"--address {address}: no Ray cluster can be reached there: {error}") from None
+
+
+def find_room(args: Namespace, name: str) -> tuple[int, int]:
+    """How many processes with a model the cluster is to run, and the GPUs of each; where it has not enough, Ray ends.
+
+    Args:
+        args: ``cpu``, ``fp16``, and the options named below.
+        name: of such a process, and so of the options: ``--workers`` (None: as many as there is room for) and
+            ``--worker-cpus``.
+
+    Raises:
+        UserError: the cluster has not so many GPUs or cores, or none for ``--fp16``.
+    """
+    import ray
+
+    wanted, cores = getattr(args, f"{name}s"), getattr(args, f"{name}_cpus")
+    resources = ray.cluster_resources()
+    gpus = 0 if args.cpu else int(resources.get("GPU", 0))
+    cpus = int(resources.get("CPU", 0))
+    most = gpus or cpus // cores
+    count = wanted or most
+    if not 0 < count <= most:
+        ray.shutdown()
+        raise UserError(
+            f"--{name}s {wanted or 1}, --{name}-cpus {cores}: the cluster has {gpus} GPUs and {cpus} cores, enough for "
+            f"{most} {name}s"
+        )
+    if args.fp16 and not gpus:
+        ray.shutdown()
+        raise UserError("--fp16 is for a GPU, and the cluster has none: leave it out")
+    logger.info("%d %ss, each with %s", count, name, "a GPU" if gpus else f"{cores} cores")
+    return count, 1 if gpus else 0
 
 
 class RemoteWorker:

@@ -49,7 +49,7 @@ class Done:
         text: lines of the output.
         report: lines of JSON, what every input ran.
         rows, inputs, bad: of the window: rows of the file, inputs of the model, rows that could not be predicted.
-        seconds: of running the model.
+        seconds: of running the model, where there is a report.
     """
 
     text: str
@@ -82,7 +82,7 @@ class Worker:
         """The results, in the rows' order."""
         usable = [(window.first + place, item) for place, (_, item) in enumerate(window.rows)]
         found = [(tokens, row) for row, item in usable if isinstance(item, Encoded) for tokens in item.inputs]
-        report = SwitchReport(None)
+        report = None if self.args.switch_report is None else SwitchReport(None)
         given = iter(self.results([tokens for tokens, _ in found], [row for _, row in found], window.before, report))
         texts = [
             self.predictor.write(item, [next(given) for _ in item.inputs])
@@ -90,18 +90,18 @@ class Worker:
             else self.predictor.write_bad(row, item)
             for row, item in window.rows
         ]
-        entries = sorted(report.inputs, key=lambda entry: entry["id"])
+        entries = [] if report is None else sorted(report.inputs, key=lambda entry: entry["id"])
         lines = "".join(json.dumps(entry) + "\n" for entry in entries)
         bad = sum(isinstance(item, str) for _, item in window.rows)
-        return Done("".join(texts), lines, len(window.rows), len(found), bad, report.seconds)
+        return Done("".join(texts), lines, len(window.rows), len(found), bad, 0.0 if report is None else report.seconds)
 
-    def results(self, inputs: list[Tensor], rows: list[int], before: int, report: SwitchReport) -> list[Any]:
+    def results(self, inputs: list[Tensor], rows: list[int], before: int, report: SwitchReport | None) -> list[Any]:
         """One result an input, in their order.
 
         Args:
             rows: each input's row in the file, from 0.
             before: see `Window`.
-            report: gets what every input ran.
+            report: gets what every input ran; None: nobody asks.
         """
         results: list[Any] = [None] * len(inputs)
         done = 0
@@ -117,7 +117,7 @@ class Worker:
                 self.show(done, len(inputs))
         return results
 
-    def batch(self, ids: Tensor, rows: Tensor, net_input: dict[str, Any], report: SwitchReport) -> list[Any]:
+    def batch(self, ids: Tensor, rows: Tensor, net_input: dict[str, Any], report: SwitchReport | None) -> list[Any]:
         """The results of a batch under its decisions."""
         encoder = self.model.encoder
         start = time.perf_counter()
@@ -129,7 +129,7 @@ class Worker:
             results = self.predictor.run(self.model, {**net_input, "decisions": decisions})
         synchronize(self.device)
         seconds = time.perf_counter() - start
-        if self.args.switch_report is not None:
+        if report is not None:
             lengths = self.predictor.lengths(self.model, net_input, results)
             policy_flops, budgets = (0, None) if greedy is None else (encoder.policy.flops(), greedy.budgets)
             ran = decisions if greedy is None else greedy.decisions

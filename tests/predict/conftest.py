@@ -1,13 +1,17 @@
-"""A small classifier that the tests of ``predict`` and of its task share."""
+"""What the tests of ``predict`` share: a small classifier, and the command for texts."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from glue_data import make_bpe, prepared, write_sst2
 from support import POLICY_FLAGS, architecture, run_command
+
+from fairseq_switchdec.predict import command
 
 TASK = ["--user-dir", "fairseq_switchdec", "--task", "switchable_sentence_prediction"]
 COMMON = [
@@ -36,3 +40,17 @@ def classifier(bpe: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
     return SimpleNamespace(
         data=data, binary=binary, checkpoint=folder / "checkpoint_last.pt", log=result.stdout, folder=folder
     )
+
+
+@pytest.fixture
+def predict(monkeypatch: pytest.MonkeyPatch, corpus: Path, switchable_run: SimpleNamespace, tmp_path: Path) -> Any:
+    """The command in this process, with the search of `support.generate`; the lines it wrote."""
+
+    def run(source: Path, *extra: Any, output: str = "out.jsonl") -> list[dict[str, Any]]:
+        words = ["predict", "--task", "switchable_task", "--path", switchable_run.checkpoint, "--input", source]
+        words += ["--output", tmp_path / output, "--beam", 2, "--max-len-b", 8, "--batch-size", 4, "--cpu", "--no-bpe"]
+        monkeypatch.setattr("sys.argv", [str(word) for word in (*words, *extra) if word is not None])
+        command.cli_main()
+        return [json.loads(line) for line in (tmp_path / output).read_text().splitlines()]
+
+    return run

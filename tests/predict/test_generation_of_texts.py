@@ -7,8 +7,6 @@ import json
 import math
 import re
 import shutil
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,20 +16,6 @@ from support import generate
 
 from fairseq_switchdec.predict import command
 from fairseq_switchdec.predict.journal import Journal
-
-
-@pytest.fixture
-def predict(monkeypatch: pytest.MonkeyPatch, corpus: Path, switchable_run: SimpleNamespace, tmp_path: Path) -> Any:
-    """The command in this process, with the search of `support.generate`; the lines it wrote."""
-
-    def run(source: Path, *extra: Any, output: str = "out.jsonl") -> list[dict[str, Any]]:
-        words = ["predict", "--task", "switchable_task", "--path", switchable_run.checkpoint, "--input", source]
-        words += ["--output", tmp_path / output, "--beam", 2, "--max-len-b", 8, "--batch-size", 4, "--cpu", "--no-bpe"]
-        monkeypatch.setattr("sys.argv", [str(word) for word in (*words, *extra) if word is not None])
-        command.cli_main()
-        return [json.loads(line) for line in (tmp_path / output).read_text().splitlines()]
-
-    return run
 
 
 def test_the_same_texts_scores_and_decisions_as_generate(predict, corpus, switchable_run, tmp_path):

@@ -1,0 +1,1 @@
+"""A service: texts over HTTP, answered by replicas of a model under Ray Serve."""
