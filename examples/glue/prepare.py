@@ -103,7 +103,13 @@ def preprocess(folder: Path, part: str, splits: list[str], out: Path, *extra: st
         prefixes = [str(folder / f"{split}.{part}") for split in splits if split.rstrip("0123456789") == kind]
         if prefixes:
             words += [f"--{kind}pref", ",".join(prefixes)]
-    preprocess.main(options.get_preprocessing_parser().parse_args(words))
+    before = list(preprocess.logger.handlers)
+    try:
+        preprocess.main(options.get_preprocessing_parser().parse_args(words))
+    finally:  # fairseq leaves one for its log, in a folder that will be gone
+        for handler in [handler for handler in preprocess.logger.handlers if handler not in before]:
+            preprocess.logger.removeHandler(handler)
+            handler.close()
 
 
 def main(argv: list[str] | None = None) -> None:

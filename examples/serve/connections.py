@@ -68,6 +68,7 @@ def server(app: FastAPI) -> uvicorn.Server:
         ws="none",
         lifespan="off",
         access_log=False,
+        log_config=None,  # uvicorn's own would close every handler that there is
         log_level="warning",
         timeout_graceful_shutdown=LAST_SECONDS,
     )
