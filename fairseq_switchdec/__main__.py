@@ -19,7 +19,10 @@ COMMANDS = {
     "generate": ("fairseq_cli.generate", "generate from binarized text"),
     "interactive": ("fairseq_cli.interactive", "generate from lines of text"),
     "validate": ("fairseq_cli.validate", "compute the validation loss of a checkpoint"),
-    "predict": ("fairseq_switchdec.predict.command", "predict every row of a file: classes, numbers, or answers"),
+    "predict": (
+        "fairseq_switchdec.predict.command",
+        "predict every row of a file: classes, numbers, answers, texts",
+    ),
     "score": ("fairseq_switchdec.scoring.command", "ROUGE of generated text, of one system or several"),
     "squad-score": ("fairseq_switchdec.squad.command", "exact match and F1 of answers, as SQuAD's official scripts"),
     "export": ("fairseq_switchdec.export", "write a checkpoint's weights as a plain BART, or for transformers"),

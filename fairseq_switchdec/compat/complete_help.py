@@ -1,4 +1,4 @@
-"""All versions: ``--help`` shows the options of the task, model and criterion that are named beside it.
+"""All versions: ``--help`` beside ``--arch`` shows the options of the task, model and criterion that are named.
 
 fairseq parses a command line twice, the second time with their options added. The first time shows the help and ends
 the command, so that it never lists them: neither those of ``--user-dir fairseq_switchdec`` nor fairseq's own.

@@ -20,8 +20,8 @@ UNKNOWN = 0.5
 class Openings(nn.Module):
     """How sources and targets begin, saved with the model.
 
-    Numbers, so that fairseq's averages of checkpoints keep what they agree on: 1 with ``<s>``, 0 without, anything
-    between unknown, as for models that another program has trained.
+    Numbers, so that fairseq's averages of checkpoints keep what they agree on: 1 with ``<s>``, 0 without, what is far
+    from both unknown, as for models that another program has trained.
     """
 
     with_bos: Tensor
@@ -62,5 +62,5 @@ class Openings(nn.Module):
 
 
 def known(value: Tensor) -> bool | None:
-    """What a number of `Openings` means."""
-    return bool(value) if float(value) in (0.0, 1.0) else None
+    """What a number of `Openings` means; a moving average comes near to what it has seen for long."""
+    return bool(value > UNKNOWN) if abs(float(value) - UNKNOWN) > 0.45 else None

@@ -114,10 +114,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         UserError: naming the flag.
     """
     words = sys.argv[1:] if argv is None else argv
-    if {"-h", "--help"} & set(words) and "--task" not in words:
-        get_parser().parse_args(words)
-    named = get_parser().parse_known_args(words)[0].task
-    known = predicting_tasks()
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--task")
+    named, known = chosen.parse_known_args(words)[0].task, predicting_tasks()
+    if named is None:
+        get_parser().parse_args(words)  # shows the help, or says that --task is missing
     if named not in known:
         raise UserError(f"--task {named!r} cannot predict; choose from {', '.join(known)}")
     args = get_parser(known[named]).parse_args(words)
@@ -125,13 +126,32 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value} must be 1 or more")
+    if args.engine != "ray" and (args.workers, args.address, args.worker_cpus) != (None, None, 1):
+        raise UserError("--workers, --worker-cpus and --address are for --engine ray: give that too")
     check_model_args(args)
+    check_apart(args)
     if args.switch_decisions == "shuffled":
         raise UserError("--switch-decisions shuffled needs all inputs at once: use fairseq-validate")
     check_writable("--output", args.output)
     if args.switch_report is not None:
         check_writable("--switch-report", args.switch_report)
     return args
+
+
+def check_apart(args: argparse.Namespace) -> None:
+    """Refuse to write a file that is read, or to write two into one.
+
+    Raises:
+        UserError: naming both flags.
+    """
+    names = ("output", "switch_report", "input", "path", "gpt2_encoder_json", "gpt2_vocab_bpe")
+    paths = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
+    flags: dict[str, str] = {}
+    for flag, path in paths.items():
+        if path is not None:
+            other = flags.setdefault(os.path.realpath(path), flag)
+            if other != flag and other in ("--output", "--switch-report"):
+                raise UserError(f"{other} and {flag} name one file, {path}: name another to be written")
 
 
 def load(args: argparse.Namespace) -> tuple[Any, Any]:

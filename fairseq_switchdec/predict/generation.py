@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from torch import Tensor
 from ..cost import Geometry, Lengths
 from ..errors import UserError
 from ..generation.report import decoding_steps
+from ..generation.run_settings import file_or_word, source_settings
 from ..glue.rows import LONGEST_WORD
 from ..squad.tokens import bound_cache
 from .predictor import Encoded, RowError, check_numbers
@@ -34,6 +36,8 @@ DECODING = {
 }
 TOKENIZER = "tokenizer.json"
 
+logger = logging.getLogger(__name__)
+
 
 def add_writing_args(parser: ArgumentParser) -> None:
     """How texts are read and written."""
@@ -48,6 +52,11 @@ def add_writing_args(parser: ArgumentParser) -> None:
         help=f"the model's tokenizer; by default {TOKENIZER} beside the checkpoint or in --data, if it is there",
     )
     parser.add_argument("--no-bpe", action="store_true", help="texts are words of the dictionary, in and out")
+    parser.add_argument(
+        "--begin-with-bos",
+        choices=("yes", "no"),
+        help="whether the texts of the training began with <s>, for a checkpoint that does not say",
+    )
 
 
 def add_predict_args(parser: ArgumentParser) -> None:
@@ -63,7 +72,7 @@ class Written:
 
     Attributes:
         text: the best hypothesis.
-        score: its log-probability, normalized by length as ``--lenpen`` says.
+        score: its log-probability (natural; fairseq prints base 2), normalized by length as ``--lenpen`` says.
         steps: decoding steps of the input, its longest hypothesis' tokens.
     """
 
@@ -89,14 +98,42 @@ class GenerationPredictor:
     rows_are_lines = True
 
     def __init__(self, task: Any, args: Namespace, model: Any):
-        if args.beam < 1:
-            raise UserError(f"--beam {args.beam} must be 1 or more")
         self.task, self.args, self.openings = task, args, model.openings
+        self.check_search(model.max_decoder_positions() - 1)
+        if args.begin_with_bos is not None:
+            self.openings.with_bos.fill_(float(args.begin_with_bos == "yes"))
+        elif self.openings.source is None:
+            logger.warning(
+                "%s does not say whether its texts began with <s>, as those of the released BARTs do: none is added. "
+                "Give --begin-with-bos yes or no", args.path,
+            )  # fmt: skip
         self.bpe = build_bpe(args, task.cfg.data)
         self.source, self.target = task.source_dictionary, task.target_dictionary
         self.limit = min(task.cfg.max_source_positions, model.encoder.max_positions())
         self.truncate = args.truncate_source or task.cfg.truncate_source
+        self.reading = source_settings(model, Namespace(max_source_positions=self.limit, truncate_source=self.truncate))
         self.generator: Any = None
+
+    def check_search(self, longest: int) -> None:
+        """Refuse options of beam search that fairseq would fail at.
+
+        Args:
+            longest: tokens that the model can write.
+
+        Raises:
+            UserError: naming the flag.
+        """
+        args = self.args
+        if args.beam < 1:
+            raise UserError(f"--beam {args.beam} must be 1 or more")
+        for name in ("max_len_a", "max_len_b", "min_len", "no_repeat_ngram_size"):
+            if getattr(args, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)} must be 0 or more")
+        if not args.max_len_a and args.min_len > min(args.max_len_b, longest):
+            raise UserError(
+                f"--min-len {args.min_len} is more than the {min(args.max_len_b, longest)} tokens that --max-len-b and "
+                "the model allow"
+            )
 
     def searching(self, args: Namespace) -> GenerationPredictor:
         """The same predictor with other options of beam search, those of `DECODING`."""
@@ -106,8 +143,14 @@ class GenerationPredictor:
 
     def settings(self) -> dict[str, Any]:
         """How texts are read and written."""
-        names = (*DECODING, "text_column", "no_bpe", "tokenizer_json", "gpt2_encoder_json", "gpt2_vocab_bpe")
-        return {"limit": self.limit, "truncate": self.truncate, **{name: getattr(self.args, name) for name in names}}
+        files = ("tokenizer_json", "gpt2_encoder_json", "gpt2_vocab_bpe")
+        return {
+            "source": self.reading,
+            "generation": {name: getattr(self.args, name) for name in DECODING},
+            "text_column": self.args.text_column,
+            "begins_with_bos": [self.openings.source, self.openings.target],
+            **{name: file_or_word(getattr(self.args, name)) for name in files},
+        }
 
     def rows(self, path: str) -> Iterator[Any]:
         """The file's texts."""
@@ -182,13 +225,17 @@ def build_bpe(args: Namespace, data: str) -> Any:
     Raises:
         UserError: none is named, or two.
     """
-    named = {"--gpt2-encoder-json": args.gpt2_encoder_json, "--tokenizer-json": args.tokenizer_json}
-    given = [flag for flag, value in {**named, "--no-bpe": args.no_bpe}.items() if value]
+    gpt2 = {"--gpt2-encoder-json": args.gpt2_encoder_json, "--gpt2-vocab-bpe": args.gpt2_vocab_bpe}
+    missing = [flag for flag, file in gpt2.items() if not file]
+    if len(missing) == 1:
+        raise UserError(f"{missing[0]} is missing: GPT-2's BPE takes both files")
+    chosen = {"--gpt2-encoder-json": not missing, "--tokenizer-json": args.tokenizer_json, "--no-bpe": args.no_bpe}
+    given = [flag for flag, value in chosen.items() if value]
     if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} name different BPEs: give one of them")
+        raise UserError(f"{' and '.join(given)} exclude each other: give one of them")
     if args.no_bpe:
         return None
-    if args.gpt2_encoder_json and args.gpt2_vocab_bpe:
+    if not missing:
         names = {"gpt2_encoder_json": args.gpt2_encoder_json, "gpt2_vocab_bpe": args.gpt2_vocab_bpe}
         return encoders.build_bpe(Namespace(bpe="gpt2", **names))
     if args.tokenizer_json is None:

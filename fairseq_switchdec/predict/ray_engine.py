@@ -109,6 +109,7 @@ def start_ray(address: str | None) -> None:
     """
     import ray
 
+    logger.info("%s: this may take a minute", "starting Ray" if address is None else f"connecting to Ray at {address}")
     started: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
     try:
         ray.init(**started, configure_logging=False, log_to_driver=False)
@@ -133,7 +134,7 @@ def find_room(args: Namespace, name: str) -> tuple[int, int]:
     resources = ray.cluster_resources()
     gpus = 0 if args.cpu else int(resources.get("GPU", 0))
     cpus = int(resources.get("CPU", 0))
-    most = gpus or cpus // cores
+    most = min(gpus, cpus // cores) if gpus else cpus // cores
     count = wanted or most
     if not 0 < count <= most:
         ray.shutdown()

@@ -53,7 +53,8 @@ class Runner:
             total: number of rows, where it is known.
 
         Raises:
-            UserError: a row cannot be predicted and ``--strict`` is given; nothing is left behind.
+            UserError: a row cannot be predicted and ``--strict`` is given; nothing is left behind, but for what an
+                interrupted run had done, which a command without ``--strict`` goes on from.
         """
         journal = Journal(self.args.output, run)
         done = journal.progress.rows
@@ -69,7 +70,7 @@ class Runner:
                     journal.append(result.text, result.report, result.rows, result.inputs, result.bad, result.seconds)
                     self.bar.update(result.rows)
         except BadRowError as error:
-            journal.discard()
+            journal.close() if done else journal.discard()
             raise UserError(f"{error} (--strict)") from None
         except BaseException:
             journal.close()

@@ -19,7 +19,7 @@ class TextRow:
 
     Attributes:
         line: 1-based line of the file, for messages.
-        index: its name: ``id`` or ``index`` of its JSON line, else its 0-based place.
+        index: its name: ``id`` or ``index`` of its JSON line, a string or a whole number; else its 0-based place.
         text: what the model reads.
     """
 
@@ -38,7 +38,7 @@ def read_texts(path: str, column: str) -> Iterator[TextRow | Unusable]:
     Raises:
         UserError: the file cannot be read.
     """
-    objects = path.removesuffix(".gz").endswith(".jsonl")
+    objects = path.lower().removesuffix(".gz").endswith(".jsonl")
     try:
         with open_bytes(path) as file:
             for line, raw in enumerate(file, 1):
@@ -58,14 +58,16 @@ def read_line(line: int, raw: bytes) -> TextRow | Unusable:
 def read_object(line: int, raw: bytes, column: str) -> TextRow | Unusable:
     """A line of JSON."""
     place = str(line - 1)
+    if not raw.strip():
+        return Unusable(line, place, "the line is empty")
     try:
         content: Any = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return Unusable(line, place, f"not JSON: {error}")
     if not isinstance(content, dict):
         return Unusable(line, place, "not a JSON object")
-    index = str(content.get("id", content.get("index", place)))
-    index = index if is_text(index) else place
+    name = content.get("id", content.get("index"))
+    index = str(name) if type(name) in (str, int) and is_text(str(name)) else place
     if not isinstance(content.get(column), str):
         return Unusable(line, index, f"no text {column!r} (--text-column)")
     return checked(line, index, content[column])

@@ -50,7 +50,7 @@ def test_opens_a_source_as_in_training() -> None:
 
 
 def test_an_average_of_checkpoints_keeps_what_they_agree_on() -> None:
-    """And of a moving average that began before training only that it is unknown."""
+    """A moving average that began before training knows in the long run."""
     with_bos, without = torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0])
     openings = Openings()
     openings.with_bos.copy_((with_bos + without) / 2)
@@ -59,3 +59,6 @@ def test_an_average_of_checkpoints_keeps_what_they_agree_on() -> None:
     for _ in range(3):
         openings.with_bos.mul_(0.75).add_(with_bos, alpha=0.25)
     assert openings.source is None
+    for _ in range(20):
+        openings.with_bos.mul_(0.75).add_(with_bos, alpha=0.25)
+    assert openings.source is True

@@ -32,6 +32,8 @@ def test_the_same_texts_scores_and_decisions_as_generate(predict, corpus, switch
     reports = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("generate", "predict")]
     for one, other in zip(*(report["per_input"] for report in reports)):
         assert one == other
+    assert reports[0]["run"]["source"] == reports[1]["run"]["source"]
+    assert reports[1]["run"]["generation"]["max_len_b"] == reports[0]["run"]["generation"]["max_len_b"] == 8
     assert reports[0]["cost"] == pytest.approx(reports[1]["cost"])
 
 
@@ -60,6 +62,23 @@ def test_killed_it_goes_on_to_the_same_bytes(predict, monkeypatch, corpus, tmp_p
     assert {**whole, "seconds": 0} == {**parts, "seconds": 0}
 
 
+def test_strict_keeps_what_an_interrupted_run_had_done(predict, monkeypatch, tmp_path):
+    (tmp_path / "texts").write_text("w1\nw2\n" * 2 + "\nw3\n")
+    flags, append = ("--window", 2), Journal.append
+
+    def interrupted(self: Journal, *arguments: Any) -> None:
+        append(self, *arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit, match="interrupted: give the same command again"):
+        patched.setattr(Journal, "append", interrupted)
+        predict(tmp_path / "texts", *flags)
+    with pytest.raises(SystemExit, match=r"line 5 \(text 4\): the text is empty \(--strict\)"):
+        predict(tmp_path / "texts", *flags, "--strict")
+    assert json.loads((tmp_path / "out.jsonl.journal").read_text())["rows"] >= 2
+    assert len(predict(tmp_path / "texts", *flags)) == 6
+
+
 def test_bad_rows_keep_their_places(predict, tmp_path):
     long = " ".join(["w1"] * 80)
     lines: list[Any] = [
@@ -79,6 +98,11 @@ def test_bad_rows_keep_their_places(predict, tmp_path):
     assert [line["index"] for line in predict(source, "--text-column", "article", output="other.jsonl")][3] == "4"
     with pytest.raises(SystemExit, match=r"texts.jsonl.gz, line 2 \(text 1\): not a JSON object \(--strict\)"):
         predict(source, "--strict", output="strict.jsonl")
+    assert not list(tmp_path.glob("strict*"))
+    named = [{"id": None, "text": "w1"}, {"id": [2], "text": "w1"}, {"id": True, "text": "w1"}, {"id": 7, "text": "w1"}]
+    (tmp_path / "named.JSONL").write_text("\n".join(map(json.dumps, named)) + "\n\n")
+    found = predict(tmp_path / "named.JSONL", output="named.out")
+    assert [line["index"] for line in found] == ["0", "1", "2", "7", "4"] and found[4]["error"] == "the line is empty"
 
     (tmp_path / "texts").write_bytes(b"\xef\xbb\xbf w1 w2 \n\xff\n\nw3\n")
     found = predict(tmp_path / "texts", output="lines.jsonl")
@@ -86,7 +110,7 @@ def test_bad_rows_keep_their_places(predict, tmp_path):
                                                      "the text is empty", None]  # fmt: skip
 
 
-def test_texts_begin_as_in_training(predict, switchable_run, tmp_path):
+def test_texts_begin_as_in_training(predict, switchable_run, tmp_path, caplog):
     """A model whose texts began with ``<s>`` reads it, and writes it first."""
     state = load_checkpoint_to_cpu(str(switchable_run.checkpoint))
     assert state["model"]["openings.with_bos"].tolist() == [0, 0]
@@ -97,22 +121,39 @@ def test_texts_begin_as_in_training(predict, switchable_run, tmp_path):
     opened = predict(tmp_path / "texts", "--path", tmp_path / "opened.pt", output="opened.jsonl")
     assert opened[0]["text"] == opened[1]["text"] and opened[0]["score"] == opened[1]["score"]
     assert len({bare["score"], typed["score"], opened[0]["score"]}) == 3
+    state["model"]["openings.with_bos"].fill_(0.5)  # an older checkpoint's, or a released one's
+    torch.save(state, tmp_path / "silent.pt")
+    silent = ("--path", tmp_path / "silent.pt")
+    caplog.clear()
+    assert predict(tmp_path / "texts", *silent, output="silent.jsonl") == [bare, typed]
+    assert "does not say whether its texts began with <s>" in caplog.text
+    assert predict(tmp_path / "texts", *silent, "--begin-with-bos", "yes", output="told.jsonl") == opened
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--beam", 0), "--beam 0 must be 1 or more"),
-        (("--tokenizer-json", "some.json"), "--tokenizer-json and --no-bpe name different BPEs"),
+        (("--min-len", 9), "--min-len 9 is more than the 8 tokens that --max-len-b and the model allow"),
+        (("--max-len-b", -3), "--max-len-b -3 must be 0 or more"),
+        (("--tokenizer-json", "some.json"), "--tokenizer-json and --no-bpe exclude each other"),
+        (("--gpt2-encoder-json", __file__), "--gpt2-vocab-bpe is missing: GPT-2's BPE takes both files"),
+        (("--workers", 2), "--workers, --worker-cpus and --address are for --engine ray"),
+        (("--switch-report", "INPUT"), "--switch-report and --input name one file"),
+        (("--output", "INPUT"), "--output and --input name one file"),
+        (("--output", "a/../b", "--switch-report", "b"), "--output and --switch-report name one file"),
         (("--input", "nowhere.txt"), "--input nowhere.txt cannot be read"),
         (("--switch-budget", 0.6), "--switch-budget: this policy was not trained for a range of budgets"),
     ],
 )
 def test_mistakes_are_said_before_work_starts(predict, corpus, words, message, tmp_path, monkeypatch):
     source = corpus.parent / "test.source"
+    before = source.read_text()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
     with pytest.raises(SystemExit, match=message):
-        predict(source, *words)
-    assert not list(tmp_path.glob("out*"))
+        predict(source, *(source if word == "INPUT" else word for word in words))
+    assert not list(tmp_path.glob("out*")) and source.read_text() == before
 
 
 def test_the_bpe_must_be_known(monkeypatch, switchable_run, corpus, tmp_path):
