@@ -8,6 +8,7 @@ right reading agrees with that, and where none does, no word is taken for known.
 from __future__ import annotations
 
 import functools
+import json
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -85,6 +86,8 @@ def from_file(path: str, kind: str, ids: Sequence[int], where: str, report: str)
         UserError: they are not of the report's inputs.
     """
     lines = read_lines(path)
+    if path.lower().endswith(".jsonl"):
+        lines = texts_of(lines, where)
     generated = getattr(parse_generated(lines), kind)
     if generated:
         return of_inputs(generated, ids, where, report)
@@ -95,6 +98,19 @@ def from_file(path: str, kind: str, ids: Sequence[int], where: str, report: str)
     raise UserError(
         f"{where} has {len(lines)} lines, {report} {len(ids)} inputs: give the file that the report's run read or wrote"
     )
+
+
+def texts_of(lines: Sequence[str], where: str) -> list[str]:
+    """The texts of JSON lines, as ``predict`` reads and writes them, without the rows that could not be predicted.
+
+    Raises:
+        UserError: they are none.
+    """
+    try:
+        rows = [json.loads(line) for line in lines]
+        return [str(row["text"]) for row in rows if "error" not in row]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{where}: not JSON lines with a text") from None
 
 
 def of_inputs(texts: dict[int, str], ids: Sequence[int], where: str, report: str) -> dict[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,17 @@ def test_plain_lines_are_the_same(tmp_path: Path) -> None:
     found = read(report, source=source, hypotheses=out)
     assert [found.sources[index].words for index in range(4)] == [text.split() for text in SOURCES]
     assert found.hypotheses == dict(enumerate("wxyz")) and found.references == {}
+
+
+def test_json_lines_as_predict_reads_and_writes_them(tmp_path: Path) -> None:
+    report = make_report(tmp_path, counts(SOURCES))
+    source = lines(tmp_path / "in.jsonl", [json.dumps({"id": text, "text": text}) for text in SOURCES])
+    written = [{"index": "0", "text": "w\nw"}, {"index": "1", "error": "empty"}, *({"text": text} for text in "xyz")]
+    found = read(report, source=source, hypotheses=lines(tmp_path / "out.jsonl", list(map(json.dumps, written))))
+    assert [found.sources[index].text for index in range(4)] == SOURCES
+    assert found.hypotheses == {0: "w\nw", 1: "x", 2: "y", 3: "z"}
+    with pytest.raises(UserError, match=r"--hypotheses .*bad.jsonl: not JSON lines with a text"):
+        read(report, hypotheses=lines(tmp_path / "bad.jsonl", ["a", "b", "c", "d"]))
 
 
 def test_a_file_of_its_own_counts_more_than_results(tmp_path: Path) -> None:
