@@ -11,10 +11,14 @@ class UserError(SystemExit):
 
     It derives from ``SystemExit``, so that a command ends with the message alone on stderr and exit status 1, and
     so that fairseq's ``except Exception`` around checkpoint loading cannot replace the message by a vaguer one.
+
+    Attributes:
+        message: without the program's name, which a command puts before it.
     """
 
     def __init__(self, message: str):
         super().__init__(f"fairseq_switchdec: {message}")
+        self.message = message
 
 
 class CallError(ValueError):
@@ -31,4 +35,4 @@ def raised_to_caller() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise CallError(str(error)) from error
+        raise CallError(error.message) from error

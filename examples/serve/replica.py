@@ -41,7 +41,7 @@ class Replica:
             with raised_to_caller():
                 self.summarizer = Summarizer.load(args)
         except CallError as error:
-            self.mistake = str(error).removeprefix("fairseq_switchdec: ")
+            self.mistake = str(error)
         self.batcher = Batcher(self.run, self.key, args.batch_size, args.batch_wait)
 
     async def state(self) -> tuple[int, str | None]:

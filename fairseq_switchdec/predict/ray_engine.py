@@ -89,7 +89,7 @@ class RayWorkers:
             done: Done = self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, CallError):
-                raise UserError(str(error.cause).removeprefix("fairseq_switchdec: ")) from None
+                raise UserError(str(error.cause)) from None
             raise
         except self.ray.exceptions.RayActorError as error:
             reason = str(error).strip().rpartition("\n")[2]

@@ -101,7 +101,7 @@ class Summarizer:
             except RowError as error:
                 answers[number] = Refused(str(error))
             except UserError as error:
-                answers[number] = Refused(str(error).removeprefix("fairseq_switchdec: "))
+                answers[number] = Refused(error.message)
             else:
                 # fairseq counts max_len_a by the width of a batch: there, a text would be cut as its neighbours say.
                 width = tokens.numel() if self.decoding(request)["max_len_a"] else 0
