@@ -185,8 +185,11 @@ def quality_figure(points: Sequence[Point], quality: str, costs: Sequence[tuple[
         places = [point.cost for point in of_kind], [point.quality for point in of_kind]
         marker = MARKERS[number % len(MARKERS)]
         axes.errorbar(*places, yerr=errors, fmt=marker, capsize=3, label=kind, markersize=5, alpha=0.8)
+    names: dict[tuple[float, float], list[str]] = {}
     for point in points:
-        axes.annotate(point.name, (point.cost, point.quality), (5, 4), textcoords="offset points", fontsize=7)
+        names.setdefault((point.cost, point.quality), []).append(point.name)
+    for place, of_place in names.items():  # names of one place would cover each other
+        axes.annotate(", ".join(of_place), place, (5, 4), textcoords="offset points", fontsize=7)
     axes.margins(x=0.12)
     axes.set_xlabel("cost: share of the keep-all FLOPs")
     axes.set_ylabel(quality)

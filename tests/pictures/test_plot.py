@@ -104,6 +104,8 @@ def test_quality_against_cost_has_each_systems_interval() -> None:
     assert np.allclose(first.lines[2][0].get_segments(), [[(0.5, 1.5), (0.5, 2.25)], [(0.75, 3.0), (0.75, 3.0)]])
     assert first.lines[0].get_marker() != second.lines[0].get_marker()  # told apart without colour
     assert [text.get_text() for text in axes.texts] == ["a", "b", "c"]
+    axes = quality_figure([points[0], points[2], points[0]._replace(name="d")], "ROUGE-L").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["a, d", "c"], "the names of one place stand side by side"
 
 
 def test_all_inputs_are_in_the_histogram() -> None:
