@@ -27,6 +27,17 @@ from support import (
 
 from fairseq_switchdec.models.bart.model import SwitchableBARTModel
 
+#: Files of few tests that take long: they come first, so that no process is left alone with one of them at the end.
+LONGEST = (
+    *("test_summarization.py", "test_backbones_in_training.py", "test_benchmark.py", "test_official.py"),
+    *("test_dial.py", "test_layouts.py", "test_exact_other_tasks.py", "test_generation.py", "test_seconds.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """pytest's hook."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def dictionary() -> Dictionary:

@@ -7,4 +7,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source examples/common/setup_venv.sh
 setup_venv quickstart test
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # tiny tensors: threads only wait for each other
-exec python -m pytest -n auto --dist loadfile "$@"  # a file a process, whose fixtures its tests share
+# A file a process, whose fixtures its tests share; in the order of conftest.py.
+exec python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
