@@ -237,7 +237,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     check_choice("switch_precision", args.switch_precision, PRECISIONS)
     check_writable("--output", args.output)
     args.task, args.switch_decisions, args.switch_budget = "switchable_task", "keep-all", None  # no policy is asked
-    args.switch_random_keep = 1.0
+    args.switch_random_keep, args.switch_lookup = 1.0, "off"
     return args
 
 

@@ -155,6 +155,11 @@ class RunOptions(SwitchOptions):
         "inputs for which --switch-report compares, before generation, the loss under the policy's decisions, under "
         "another input's and on the most frequent path: this shows whether the policy reads its input; 0: none",
     )
+    switch_lookup: str = option(
+        "auto",
+        "with --beam 1, guess tokens from the source and verify several in one step of the decoder, which writes the "
+        "same in less time where summaries copy: auto (where it pays), off, or how many are guessed at a time",
+    )
     switch_seconds: Optional[str] = option(
         None, "FILE of this machine's seconds (python -m fairseq_switchdec calibrate), for --switch-report to show too"
     )

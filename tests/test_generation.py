@@ -109,6 +109,33 @@ def test_precision_moves_scores_a_little(corpus, switchable_run, random_run, pre
     assert len(found) == 20 and 0 < sum(differences) / 20 < 0.05
 
 
+def test_source_lookup_writes_the_same(corpus, stock_checkpoint, tmp_path):
+    """By default, with one hypothesis an input; the report says what it was worth, a beam search has none.
+
+    The stock checkpoint's weights are random, so that it repeats itself.
+    """
+    runs = {}
+    for lookup in ("off", "auto", "6"):
+        flags = ("--beam", 1, "--max-len-b", 30, "--switch-lookup", lookup, "--switch-compare", 0)
+        output = generate(corpus, stock_checkpoint, *flags, "--switch-report", tmp_path / f"{lookup}.json")
+        report = json.loads((tmp_path / f"{lookup}.json").read_text())
+        runs[lookup] = hypotheses(output), report, "tokens in a run of the decoder" in output
+    texts, expected, said = runs["off"]
+    assert not said and "decoder_runs" not in expected
+    for lookup in ("auto", "6"):
+        found, report, said = runs[lookup]
+        assert_same(found, texts)
+        assert said and report["run"] == expected["run"]
+        for entry, other in zip(report["per_input"], expected["per_input"]):
+            assert 0 < entry.pop("decoder_runs") <= entry["target_tokens"]
+            assert entry == other
+        tokens = sum(entry["target_tokens"] for entry in expected["per_input"])
+        assert report["tokens_a_run"] == tokens / report["decoder_runs"] >= 1
+    assert runs["6"][1]["tokens_a_run"] > 1.2
+    output = generate(corpus, stock_checkpoint, "--switch-report", tmp_path / "beam.json", "--switch-compare", 0)
+    assert "tokens in a run" not in output and "decoder_runs" not in (tmp_path / "beam.json").read_text()
+
+
 def test_forced_decisions_repeat_a_report(corpus, switchable_run, random_run, tmp_path):
     expected, report, _ = random_run
     (tmp_path / "forced.json").write_text(json.dumps(report["per_input"]))
@@ -234,11 +261,12 @@ def test_hub_interface_knows_sentences_by_their_place_in_the_call(corpus, switch
         (("--switch-decisions", "gready"), "--switch-decisions 'gready' is neither greedy"),
         (("--switch-random-keep", 2), "--switch-random-keep 2"),
         (("--switch-precision", "fp8"), "--switch-precision 'fp8' is unknown; choose from fp32, bf16, int8"),
+        (("--switch-lookup", 0), "--switch-lookup '0' must be auto, off, or tokens to guess at a time, 1 to 31"),
         (("--max-source-positions", 9), "--max-source-positions 9.*--truncate-source"),
         (("--print-alignment",), "--print-alignment needs attention weights"),
         (("--score-reference", "--switch-report", "unused.json"), "leave out --score-reference"),
     ],
-    ids=["report", "decisions", "keep", "precision", "positions", "alignment", "reference"],
+    ids=["report", "decisions", "keep", "precision", "lookup", "positions", "alignment", "reference"],
 )
 def test_mistakes_end_with_one_message(corpus, switchable_run, flags, message):
     output = generate(corpus, switchable_run.checkpoint, *flags, check=False)

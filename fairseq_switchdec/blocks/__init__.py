@@ -5,9 +5,10 @@ from .attention import Attention
 from .causal import PromptKeys, SwitchableCausalLayer
 from .layers import LayerConfig, SwitchableDecoderLayer, SwitchableEncoderLayer, causal_mask, post_norm, pre_norm
 from .norms import RMSNorm
-from .positions import RelativeBias, Rotary
+from .positions import Angles, RelativeBias, Rotary
 
 __all__ = [
+    "Angles",
     "Attention",
     "LayerConfig",
     "PromptKeys",

@@ -123,7 +123,6 @@ class RelativeBias(nn.Module):
         later = torch.ones(length, length, dtype=torch.bool, device=self.weight.device).triu(1)
         return self(positions, positions).masked_fill(later, -torch.inf).expand(batch, 1, -1, -1, -1)
 
-    def step(self, slots: Slots, position: int) -> Tensor:
-        """What self-attention of a decoding step adds to its scores, (B, H, G, capacity)."""
-        queries = torch.full_like(slots.positions[:, :1], position)
-        return self(queries, slots.positions).masked_fill(~slots.mask, -torch.inf)
+    def step(self, slots: Slots, steps: Tensor) -> Tensor:
+        """What self-attention of decoding steps, int64 (B or 1, G or 1), adds to its scores, (B, H, G, capacity)."""
+        return self(steps, slots.positions).masked_fill(~slots.mask, -torch.inf)

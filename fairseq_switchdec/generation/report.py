@@ -76,11 +76,13 @@ class SwitchReport:
         policy_flops: int,
         seconds: float,
         budgets: Tensor | None = None,
+        runs: Sequence[int] | None = None,
     ) -> None:
         """Add a batch: what its inputs ran, and how long it took.
 
         Args:
             budgets: float (B,), what the policy was asked for, see `fairseq_switchdec.dial.Dial`.
+            runs: of the decoder for each input, where it read several tokens at a time.
         """
         columns = {
             "id": ids.cpu(),
@@ -90,6 +92,8 @@ class SwitchReport:
             "content_tokens": lengths.content,
             "target_tokens": lengths.target,
         }
+        if runs is not None:
+            columns["decoder_runs"] = torch.tensor(runs)
         if self.prices is not None:
             columns["seconds_cost"] = cost(self.prices, decisions, lengths, policy_flops)
             columns["seconds"] = self.prices.spend(Keep.of(decisions, lengths), lengths, policy_flops)
@@ -154,6 +158,7 @@ def summary(inputs: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
     sums = {"inputs": len(inputs), **means, "flops": total("flops"), "seconds": seconds, **asked_and_reached(inputs)}
     paths = path_counts(Counter(map(path_key, inputs)))
     compared = comparison(inputs)
+    sums |= looked_up(inputs)
     return {**sums, **paths, **({"compared": compared} if compared else {})}
 
 
@@ -178,6 +183,15 @@ def asked_and_reached(inputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def looked_up(inputs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """``decoder_runs``, all that source lookup took, and the ``tokens_a_run`` that it wrote; none where it was off."""
+    runs = tokens = 0
+    for entry in inputs:
+        if "decoder_runs" in entry:
+            runs, tokens = runs + entry["decoder_runs"], tokens + entry["target_tokens"]
+    return {"decoder_runs": runs, "tokens_a_run": tokens / runs} if runs else {}
+
+
 def summary_lines(total: dict[str, Any]) -> str:
     """A summary for people."""
     seconds = f" ({total['seconds_cost']:.1%} of its seconds)" if "seconds_cost" in total else ""
@@ -186,7 +200,9 @@ def summary_lines(total: dict[str, Any]) -> str:
         f"skipped {total['attention_skipped']:.1%} of attention, {total['ffn_skipped']:.1%} of feed-forward, "
         f"{total['tokens_dropped']:.1%} of tokens; {total['seconds']:.1f} s"
     )
-    return "\n".join(line for line in (skipped, budget_line(total), comparison_line(total)) if line)
+    found = total.get("tokens_a_run")
+    lookup = f"Source lookup: {found:.2f} tokens in a run of the decoder" if found else ""
+    return "\n".join(line for line in (skipped, budget_line(total), comparison_line(total), lookup) if line)
 
 
 def budget_line(total: dict[str, Any]) -> str:

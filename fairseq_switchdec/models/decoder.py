@@ -12,16 +12,22 @@ from torch import Tensor, nn
 from ..blocks import RelativeBias, causal_mask
 from ..runtime.cache import DecoderCache
 from ..runtime.checkpointing import run_layer
+from ..runtime.lookup import Lookahead, Lookup
 from ..runtime.packing import Packs
 from .embeddings import Embeddings, Embeds
 
 CACHE = "switchable_decoder_cache"
+LOOKAHEAD = "switchable_decoder_lookahead"
 
 
 class OutputDecoder(FairseqIncrementalDecoder, Packs):
     """What every decoder ends with, and what fairseq's generator asks of one."""
 
     products = {"output_projection": ("output_projection",)}
+    #: How much is guessed from the source in decoding with one hypothesis; None: nothing.
+    lookup: Lookup | None = None
+    #: Of a batch's inputs that were last decoded so, how many runs read tokens of each; None where nothing was guessed.
+    runs: list[int] | None = None
 
     def set_output(
         self, tokens: nn.Embedding, shared: bool, max_positions: int, absent: Sequence[int] = (), scale: float = 1.0
@@ -73,9 +79,13 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
             decoder gives them: the embedded tokens and each layer's output, (T, B x G, D).
         """
         assert encoder_out is not None
+        extra = {"attn": [None], "decisions": encoder_out["decisions"], "features": encoder_out["features"]}
+        if incremental_state is not None and not features_only and not return_all_hiddens:
+            lookahead = self.lookahead(prev_output_tokens, encoder_out, incremental_state)
+            if lookahead is not None:
+                return self.look_ahead(prev_output_tokens, encoder_out, incremental_state[CACHE], lookahead), extra
         states: list[Tensor] | None = [] if return_all_hiddens else None
         x = self.extract_features(prev_output_tokens, encoder_out, incremental_state, states)
-        extra = {"attn": [None], "decisions": encoder_out["decisions"], "features": encoder_out["features"]}
         if states is not None:
             extra["inner_states"] = [state.flatten(0, 1).transpose(0, 1) for state in states]
         return (x if features_only else self.output_layer(x)), extra
@@ -92,7 +102,72 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
         Args:
             states: gets the embedded tokens and each layer's output, (B, G, T, D).
         """
+        if incremental_state is None:
+            return self.extract_whole(prev_output_tokens, encoder_out, states)
+        beams, length = prev_output_tokens.size(0) // len(encoder_out["decisions"]), prev_output_tokens.size(1)
+        if CACHE not in incremental_state:
+            incremental_state[CACHE] = self.new_cache(encoder_out, beams)
+        cache = incremental_state[CACHE]
+        cache.advance()
+        newest = prev_output_tokens[:, -1].unflatten(0, (-1, beams))
+        steps = torch.full((1, 1), length - 1, device=newest.device)
+        return self.extract_step(newest, steps, encoder_out, cache, states).flatten(0, 1)
+
+    def extract_whole(
+        self, prev_output_tokens: Tensor, encoder_out: dict[str, Any], states: list[Tensor] | None
+    ) -> Tensor:
+        """`extract_features` of whole targets."""
         raise NotImplementedError
+
+    def extract_step(
+        self,
+        tokens: Tensor,
+        steps: Tensor,
+        encoder_out: dict[str, Any],
+        cache: DecoderCache,
+        states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """The top layer's hidden states, (B, n, 1, D), of the n tokens of each input that have the cache's newest
+        slots.
+
+        Args:
+            tokens: int64 (B, n).
+            steps: int64, broadcast to that: which decoding step reads a token.
+        """
+        raise NotImplementedError
+
+    def new_cache(self, encoder_out: dict[str, Any], beams: int) -> DecoderCache:
+        """The cache of a decoding that begins."""
+        raise NotImplementedError
+
+    def lookahead(
+        self, prev_output_tokens: Tensor, encoder_out: dict[str, Any], incremental_state: dict[str, Any]
+    ) -> Lookahead | None:
+        """What is computed ahead in this decoding, if anything is: with `lookup` and one hypothesis an input."""
+        if LOOKAHEAD in incremental_state:
+            known: Lookahead = incremental_state[LOOKAHEAD]
+            return known
+        if prev_output_tokens.size(1) > 1:
+            return None
+        self.runs = None
+        if self.lookup is None or len(prev_output_tokens) > len(encoder_out["decisions"]):
+            return None
+        sources = [row[row != self.padding_idx].tolist() for row in encoder_out["src_tokens"][0].cpu()]
+        incremental_state[CACHE] = self.new_cache(encoder_out, 1)
+        created = Lookahead(sources, self.lookup, self.max_positions(), self.dictionary.eos())
+        incremental_state[LOOKAHEAD], self.runs = created, created.runs
+        return created
+
+    def look_ahead(
+        self, prev_output_tokens: Tensor, encoder_out: dict[str, Any], cache: DecoderCache, lookahead: Lookahead
+    ) -> Tensor:
+        """Logits of the newest position, (B, 1, V), which may be known already."""
+
+        def run(tokens: Tensor, steps: Tensor) -> Tensor:
+            cache.open(steps)
+            return self.output_layer(self.extract_step(tokens, steps, encoder_out, cache).squeeze(2))
+
+        return lookahead.answer(prev_output_tokens[:, -1], run, cache).unsqueeze(1)
 
     def output_layer(self, features: Tensor, **unused: Any) -> Tensor:
         """Hidden states (..., D) to logits (..., V)."""
@@ -109,6 +184,8 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
         """fairseq's hook for that."""
         if CACHE in incremental_state:
             incremental_state[CACHE].reorder(new_order)
+        if LOOKAHEAD in incremental_state:
+            incremental_state[LOOKAHEAD].select(new_order)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Checkpoints, the official BART ones among them, need not repeat a shared output projection."""
@@ -159,41 +236,52 @@ class SwitchableDecoder(OutputDecoder, Embeds):
         self.set_output(embeddings.tokens, share_output, max_positions, absent, output_scale)
         self.checkpoint_activations = checkpoint_activations
 
-    def extract_features(
-        self,
-        prev_output_tokens: Tensor,
-        encoder_out: dict[str, Any],
-        incremental_state: dict[str, Any] | None = None,
-        states: list[Tensor] | None = None,
+    def extract_whole(
+        self, prev_output_tokens: Tensor, encoder_out: dict[str, Any], states: list[Tensor] | None
     ) -> Tensor:
-        """See `OutputDecoder.extract_features`."""
-        source, tokens, decisions = encoder_out["encoder_out"][0], encoder_out["tokens"], encoder_out["decisions"]
+        """See `OutputDecoder.extract_whole`."""
+        decisions = encoder_out["decisions"]
         beams, length = prev_output_tokens.size(0) // len(decisions), prev_output_tokens.size(1)
         if self.start is not None:
             first = prev_output_tokens.new_full((len(prev_output_tokens), 1), self.start)
             prev_output_tokens = torch.cat([first, prev_output_tokens[:, 1:]], dim=1)
-        positions = None
-        if self.embed_positions is not None:
-            positions = self.embed_positions(prev_output_tokens, incremental_state=incremental_state)
-        cache = mask = None
-        if incremental_state is not None:
-            prev_output_tokens = prev_output_tokens[:, -1:]
-            positions = None if positions is None else positions[:, -1:]
-            if CACHE not in incremental_state:
-                incremental_state[CACHE] = DecoderCache(decisions, beams, self.first, len(self.layers), source.device)
-            cache = incremental_state[CACHE]
-            cache.advance()
+        positions = None if self.embed_positions is None else self.embed_positions(prev_output_tokens)
         x = self.embed(self.embed_tokens(prev_output_tokens), positions).unflatten(0, (-1, beams))
-
-        if cache is not None:
-            (slots,) = cache.slots
-            mask = slots.mask if self.relative_positions is None else self.relative_positions.step(slots, length - 1)
-        elif self.relative_positions is not None:
+        mask = None
+        if self.relative_positions is not None:
             mask = self.relative_positions.causal(x.size(0), length)
         else:
             padding = prev_output_tokens.eq(self.padding_idx)
             # On the right, as fairseq pads targets by default, causal attention hides padding from every real token.
             mask = causal_mask(padding) if bool(padding[:, 0].any()) else None
+        return self.run_layers(x, mask, encoder_out, None, states).flatten(0, 1)
+
+    def extract_step(
+        self,
+        tokens: Tensor,
+        steps: Tensor,
+        encoder_out: dict[str, Any],
+        cache: DecoderCache,
+        states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """See `OutputDecoder.extract_step`."""
+        if self.start is not None:
+            tokens = tokens.where(steps != 0, tokens.new_tensor(self.start))
+        x = self.embed(self.embed_tokens(tokens), self.positions_at(steps)).unsqueeze(2)
+        (slots,) = cache.slots
+        mask = slots.mask if self.relative_positions is None else self.relative_positions.step(slots, steps)
+        return self.run_layers(x, mask, encoder_out, cache, states)
+
+    def run_layers(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        encoder_out: dict[str, Any],
+        cache: DecoderCache | None,
+        states: list[Tensor] | None,
+    ) -> Tensor:
+        """All layers, and the norm after the last one, on (B, G, T, D)."""
+        source, tokens, decisions = encoder_out["encoder_out"][0], encoder_out["tokens"], encoder_out["decisions"]
         recompute = self.checkpoint_activations and self.training
         for index, layer in enumerate(self.layers):
             if states is not None:
@@ -202,6 +290,9 @@ class SwitchableDecoder(OutputDecoder, Embeds):
             x = run_layer(layer, recompute, x, mask, source, tokens, decisions, part)
         if states is not None:
             states.append(x)
-        if self.layer_norm is not None:
-            x = self.dropout(self.layer_norm(x))
-        return x.flatten(0, 1)
+        return x if self.layer_norm is None else self.dropout(self.layer_norm(x))
+
+    def new_cache(self, encoder_out: dict[str, Any], beams: int) -> DecoderCache:
+        """See `OutputDecoder.new_cache`."""
+        device = encoder_out["encoder_out"][0].device
+        return DecoderCache(encoder_out["decisions"], beams, self.first, len(self.layers), device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -44,3 +45,12 @@ class Embeds(nn.Module):
         if self.layernorm_embedding is not None:
             x = self.layernorm_embedding(x)
         return self.dropout(x)
+
+    def positions_at(self, steps: Tensor) -> Tensor | None:
+        """The embedded positions of tokens, (..., D), of which no padding comes before; int64 (...,)."""
+        if self.embed_positions is None:
+            return None
+        learned = isinstance(self.embed_positions, nn.Embedding)
+        table = self.embed_positions.weight if learned else self.embed_positions.weights
+        padding: int = self.embed_positions.padding_idx
+        return F.embedding(steps + padding + 1, table.to(self.embed_tokens.weight))

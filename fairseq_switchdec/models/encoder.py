@@ -76,7 +76,7 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
         Returns:
             ``encoder_out`` [(N, D)]: the kept tokens of all inputs side by side; ``tokens``: their `Ragged` layout;
             ``decisions``; ``features`` (B, stages, D) that the policy read, None where decisions were given;
-            ``beams`` decoder rows an input, 1 until a generator expands the batch.
+            ``beams`` decoder rows an input, 1 until a generator expands the batch; ``src_tokens`` [(B, S)].
         """
         real = src_tokens.ne(self.padding_idx)
         x = self.embed_tokens(src_tokens) if token_embeddings is None else token_embeddings
@@ -84,7 +84,7 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
         encoded = self.decide_and_run(x, real, lambda decided: self.kept_tokens(src_tokens, decided), decisions)
         if self.layer_norm is not None:
             encoded["encoder_out"] = [self.dropout(self.layer_norm(x)) for x in encoded["encoder_out"]]
-        return encoded
+        return {**encoded, "src_tokens": [src_tokens]}
 
     def decide_and_run(
         self,
@@ -176,6 +176,7 @@ class SwitchableEncoder(FairseqEncoder, Embeds):
         return {
             **encoder_out,
             "encoder_out": [x.index_select(0, index) for x in encoder_out["encoder_out"]],
+            "src_tokens": [x.index_select(0, inputs.to(x.device)) for x in encoder_out["src_tokens"]],
             "tokens": tokens,
             "decisions": encoder_out["decisions"].select(inputs),
             "features": None,

@@ -190,6 +190,7 @@ def fill_translation(options: Any, args: argparse.Namespace) -> None:
     if args.data is None and not os.path.isdir(getattr(options, "data", None) or ""):
         options.data = os.path.dirname(os.path.abspath(args.path))
     options.eval_rouge, options.switch_seconds, options.switch_report = False, None, None
+    options.switch_lookup = args.switch_lookup
 
 
 def place(model: Any, args: argparse.Namespace) -> Any:

@@ -45,6 +45,8 @@ def add_writing_args(parser: ArgumentParser) -> None:
     for name, kind in DECODING.items():
         default, text = fields[name].default, fields[name].metadata["help"]
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=f"{text} (%(default)s)")
+    guessing = "with --beam 1, guess tokens from the text: auto, off, or how many (%(default)s)"
+    parser.add_argument("--switch-lookup", default="auto", metavar="N", help=guessing)
     parser.add_argument("--truncate-source", action="store_true", help="cut texts that are too long for the model")
     parser.add_argument(
         "--tokenizer-json",
@@ -147,6 +149,7 @@ class GenerationPredictor:
         return {
             "source": self.reading,
             "generation": {name: getattr(self.args, name) for name in DECODING},
+            "lookup": self.args.switch_lookup,
             "text_column": self.args.text_column,
             "begins_with_bos": [self.openings.source, self.openings.target],
             **{name: file_or_word(getattr(self.args, name)) for name in files},

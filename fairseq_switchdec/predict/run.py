@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..generation.reading import path_counts, path_key
-from ..generation.report import asked_and_reached, summary_lines
+from ..generation.report import asked_and_reached, looked_up, summary_lines
 from .journal import Journal
 from .predictor import Encoded, Predictor, RowError, Unusable
 from .worker import Done, Window
@@ -139,7 +139,7 @@ def write_report(path: str, entries: str, seconds: float, run: dict[str, Any]) -
     total: dict[str, Any] = {"inputs": count}
     total |= {name: math.fsum(entry[name] for entry in each()) / max(count, 1) for name in SHARES}
     total |= {"flops": math.fsum(entry["flops"] for entry in each()), "seconds": seconds}
-    total |= asked_and_reached(each())
+    total |= asked_and_reached(each()) | looked_up(each())
     total |= path_counts(Counter(map(path_key, each())))
     temporary = f"{os.path.realpath(path)}.{os.getpid()}.tmp"
     try:

@@ -133,7 +133,8 @@ class Worker:
             lengths = self.predictor.lengths(self.model, net_input, results)
             policy_flops, budgets = (0, None) if greedy is None else (encoder.policy.flops(), greedy.budgets)
             ran = decisions if greedy is None else greedy.decisions
-            report.add(ids, ran, self.predictor.geometry(self.model), lengths, policy_flops, seconds, budgets)
+            geometry, runs = self.predictor.geometry(self.model), self.model.decoder.runs
+            report.add(ids, ran, geometry, lengths, policy_flops, seconds, budgets, runs)
         return results
 
 

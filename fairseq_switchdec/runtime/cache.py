@@ -5,6 +5,9 @@ steps it reorders them: hypotheses of one input trade places, finished inputs go
 trade places. The keys that an input's hypotheses make stay where they were written, in one pool of slots, and every
 hypothesis attends from the pool to its own past only; who sees which slot is one small table for all layers. When the
 slots are used up, those that no hypothesis descends from any more are given back, which are most.
+
+A step that reads several tokens of one hypothesis (`fairseq_switchdec.runtime.lookup`) looks the same to the layers:
+each token is a hypothesis that also sees those before it. What turns out to be wrong is seen by nobody afterwards.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ class Slots:
 
     Attributes:
         sees: bool (B x G, capacity).
-        positions: int64 (B, capacity), of which decoding step a slot is; unused for a prompt's.
+        positions: int64 (B, capacity), of which decoding step a slot is; -1 for a prompt's.
         prompt_slots: slots that prompts take, the longest one's length.
         used: slots that are taken, the first ones.
     """
@@ -53,6 +56,7 @@ class Slots:
         self.positions = torch.zeros(inputs, capacity, dtype=torch.long, device=device)
         self.steps = 0
         if prompt is not None:
+            self.positions[:, : self.prompt_slots] = -1
             self.sees |= torch.arange(capacity, device=device) < prompt.size.repeat_interleave(beams).unsqueeze(1)
 
     @property
@@ -71,20 +75,49 @@ class Slots:
         Returns:
             None; or, where slots were given back to make room, int64 (B, m): which old slots are now the first m.
         """
-        kept = self._make_room() if self.used + self.beams > self.capacity else None
         own = torch.eye(self.beams, dtype=torch.bool, device=self.sees.device)
-        self.sees[:, self.used : self.used + self.beams] = own.repeat(len(self.sees) // self.beams, 1)
-        self.positions[:, self.used : self.used + self.beams] = self.steps
-        self.used += self.beams
         self.steps += 1
+        return self._take(own, self.steps - 1)
+
+    def open(self, steps: Tensor) -> Tensor | None:
+        """The one hypothesis of each input takes slots for some decoding steps, int64 (B, n); until `close`, each of
+        them sees the past and those before it.
+
+        Returns:
+            see `advance`.
+        """
+        self.beams = steps.size(1)
+        self.sees = self.sees.repeat_interleave(self.beams, 0)
+        own = torch.ones(self.beams, self.beams, dtype=torch.bool, device=self.sees.device).tril()
+        return self._take(own, steps)
+
+    def close(self, stays: Tensor) -> None:
+        """Of the slots that `open` took, bool (B, n), the others are seen by nobody from now on."""
+        self.sees = self.sees[:: self.beams]
+        self.sees[:, self.used - self.beams : self.used] = stays
+        self.beams = 1
+
+    def forget(self, steps: Tensor) -> None:
+        """Nobody sees the slots of an input from its decoding step on, int64 (B,)."""
+        self.sees &= self.positions < steps.unsqueeze(1)
+
+    def _take(self, own: Tensor, steps: Tensor | int) -> Tensor | None:
+        """Slots for the n next keys of every input, which see each other as bool (n, n) says."""
+        count = len(own)
+        kept = self._make_room(count) if self.used + count > self.capacity else None
+        new = slice(self.used, self.used + count)
+        self.sees[:, new] = own.repeat(len(self.sees) // count, 1)
+        self.positions[:, new] = steps
+        self.used += count
         return kept
 
-    def _make_room(self) -> Tensor:
+    def _make_room(self, count: int) -> Tensor:
         seen = self.sees.unflatten(0, (-1, self.beams)).any(1)
         most = int(seen.sum(1).max())
         kept = seen.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
         own = self.capacity - self.prompt_slots
-        grown = 0 if 2 * (most - self.prompt_slots) <= own else own
+        roomy = 2 * (most - self.prompt_slots) <= own and most + count <= self.capacity
+        grown = 0 if roomy else own
         sees = self.sees.gather(1, kept.repeat_interleave(self.beams, 0))
         self.sees = F.pad(sees, (0, self.capacity + grown - most))
         self.positions = F.pad(self.positions.gather(1, kept), (0, self.sees.size(1) - most))
@@ -266,15 +299,33 @@ class DecoderCache:
     def advance(self) -> None:
         """Begin a step: every hypothesis gets a slot in each layer."""
         for slots in self.slots:
-            kept = slots.advance()
-            if kept is None:
-                continue
-            for index, layer in enumerate(self.layers):
-                if layer.slots is slots:
-                    rows = self.decisions.rows("attention", self.first + index, kept.device)
-                    part = kept if rows is None else kept.index_select(0, rows)
-                    layer.keys.keep(part)
-                    layer.values.keep(part)
+            self._move(slots, slots.advance())
+
+    def open(self, steps: Tensor) -> None:
+        """Begin a step that reads several tokens of the one hypothesis of each input: see `Slots.open`."""
+        for slots in self.slots:
+            self._move(slots, slots.open(steps))
+
+    def close(self, stays: Tensor) -> None:
+        """End it: see `Slots.close`."""
+        for slots in self.slots:
+            slots.close(stays)
+
+    def forget(self, steps: Tensor) -> None:
+        """Undo some steps: see `Slots.forget`."""
+        for slots in self.slots:
+            slots.forget(steps)
+
+    def _move(self, slots: Slots, kept: Tensor | None) -> None:
+        """Follow a table that made room."""
+        if kept is None:
+            return
+        for index, layer in enumerate(self.layers):
+            if layer.slots is slots:
+                rows = self.decisions.rows("attention", self.first + index, kept.device)
+                part = kept if rows is None else kept.index_select(0, rows)
+                layer.keys.keep(part)
+                layer.values.keep(part)
 
     def reorder(self, new_order: Tensor) -> None:
         """Follow the generator: row r of the new batch continues row ``new_order[r]``, int64 (B' x G,).

@@ -27,6 +27,7 @@ from ..generation.report import decoding_steps, synchronize
 from ..generation.run_settings import digest, run_settings
 from ..models.openings import Openings
 from ..predict.generation import GenerationPredictor, add_predict_args
+from ..runtime.lookup import Lookup
 from ..seconds import Seconds, machine
 from .source_checks import check_sources, truncate_sources
 from .switching import SwitchingTask
@@ -44,6 +45,7 @@ class SwitchableTask(SwitchingTask, TranslationTask):
     def __init__(self, cfg: SwitchableTaskConfig, src_dict: Any, tgt_dict: Any):
         super().__init__(cfg, src_dict, tgt_dict)
         self.set_up_switching(cfg)
+        self.lookup = Lookup.parse(cfg.switch_lookup)
         check_range("switch_compare", cfg.switch_compare, "0 or more", lambda value: value >= 0)
         if cfg.switch_seconds is not None:
             if cfg.switch_report is None:
@@ -201,6 +203,7 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         for model in models:
             if hasattr(model, "pack"):
                 model.pack(self.cfg.switch_precision)
+                model.decoder.lookup = self.lookup
         if self.reports_reading(models[0]):
             self.report.compared = self.compare(models[0], args.beam)
         generator = super().build_generator(models, args, *rest, **kwargs)
@@ -304,5 +307,6 @@ class SwitchableTask(SwitchingTask, TranslationTask):
             policy_flops = encoder.policy.flops() if greedy is not None else 0
             ran = greedy.decisions if greedy is not None else decisions
             budgets = None if greedy is None else greedy.budgets
-            self.report.add(self.input_ids(sample), ran, models[0].geometry, lengths, policy_flops, seconds, budgets)
+            ids, runs = self.input_ids(sample), models[0].decoder.runs
+            self.report.add(ids, ran, models[0].geometry, lengths, policy_flops, seconds, budgets, runs)
         return hypotheses

@@ -37,6 +37,23 @@ def test_the_same_texts_scores_and_decisions_as_generate(predict, corpus, switch
     assert reports[0]["cost"] == pytest.approx(reports[1]["cost"])
 
 
+def test_source_lookup_writes_the_same(predict, corpus, tmp_path):
+    """And is part of what must be the same for a run to go on."""
+    source, flags = corpus.parent / "test.source", ("--beam", 1, "--max-len-b", 30, "--min-len", 20)
+    found = {}
+    for lookup in ("off", "auto", "5"):
+        report, name = tmp_path / f"{lookup}.json", f"{lookup}.jsonl"
+        found[lookup] = predict(source, *flags, "--switch-lookup", lookup, "--switch-report", report, output=name)
+    for lookup in ("auto", "5"):
+        assert [line["text"] for line in found[lookup]] == [line["text"] for line in found["off"]]
+        scores = [line["score"] for line in found[lookup]]
+        assert scores == pytest.approx([line["score"] for line in found["off"]], abs=1e-4)
+    assert "tokens_a_run" not in json.loads((tmp_path / "off.json").read_text())
+    assert json.loads((tmp_path / "5.json").read_text())["tokens_a_run"] >= 1
+    settings = [json.loads((tmp_path / f"{lookup}.json").read_text())["run"]["lookup"] for lookup in ("off", "auto")]
+    assert settings == ["off", "auto"]
+
+
 def test_killed_it_goes_on_to_the_same_bytes(predict, monkeypatch, corpus, tmp_path):
     class Killed(BaseException):
         """Stands for a signal."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...blocks import PromptKeys, SwitchableCausalLayer
+from ...blocks import Angles, PromptKeys, SwitchableCausalLayer
 from ...cost import Lengths
 from ...decisions import Decisions
 from ...errors import UserError
@@ -18,7 +18,7 @@ from ...runtime.cache import DecoderCache, SourceKeys
 from ...runtime.checkpointing import run_layer
 from ...runtime.ragged import Ragged
 from ...tokens import kept_tokens
-from ..decoder import CACHE, OutputDecoder
+from ..decoder import OutputDecoder
 from ..embeddings import Embeddings
 from ..encoder import SwitchableEncoder
 from .prompt import PromptFormat, Prompts
@@ -100,7 +100,8 @@ class PromptEncoder(SwitchableEncoder):
         cache = PromptCache(len(self.layers), Ragged((), x.device))
         drop = partial(self.kept_tokens_of, prompts)
         encoded = self.decide_and_run(x, read, drop, decisions, partial(self.run_prompt, cache))
-        return {**encoded, "prompt": cache, "last": prompts.last, "position": prompts.lengths - 1}
+        more = {"prompt": cache, "last": prompts.last, "position": prompts.lengths - 1, "src_tokens": [src_tokens]}
+        return {**encoded, **more}
 
     @property
     def droppable_ends(self) -> tuple[bool, bool]:
@@ -170,37 +171,52 @@ class ContinuationDecoder(OutputDecoder):
         self.stack = (encoder,)
         self.set_output(encoder.embed_tokens, share_output, max_positions, absent)
 
-    def extract_features(
-        self,
-        prev_output_tokens: Tensor,
-        encoder_out: dict[str, Any],
-        incremental_state: dict[str, Any] | None = None,
-        states: list[Tensor] | None = None,
+    def extract_whole(
+        self, prev_output_tokens: Tensor, encoder_out: dict[str, Any], states: list[Tensor] | None
     ) -> Tensor:
-        """See `OutputDecoder.extract_features`.
+        """See `OutputDecoder.extract_whole`.
 
         Raises:
             UserError: padding comes before a target, which is to continue its prompt at once.
         """
         (stack,) = self.stack
-        decisions, prompt = encoder_out["decisions"], encoder_out["prompt"]
-        rows, length = prev_output_tokens.shape
-        beams = rows // len(decisions)
+        beams, length = prev_output_tokens.size(0) // len(encoder_out["decisions"]), prev_output_tokens.size(1)
+        if bool(prev_output_tokens[:, 0].eq(self.padding_idx).any()):
+            raise UserError("targets padded on the left cannot continue a prompt: leave out --left-pad-target")
         first = encoder_out["last"].repeat_interleave(beams).unsqueeze(1)
         tokens = torch.cat([first, prev_output_tokens[:, 1:]], dim=1)
         places = encoder_out["position"].unsqueeze(1) + torch.arange(length, device=tokens.device)
-        cache = None
-        if incremental_state is not None:
-            tokens, places = tokens[:, -1:], places[:, -1:]
-            if CACHE not in incremental_state:
-                incremental_state[CACHE] = self.take_over(prompt, decisions, beams)
-            cache = incremental_state[CACHE]
-            cache.advance()
-        elif bool(prev_output_tokens[:, 0].eq(self.padding_idx).any()):
-            raise UserError("targets padded on the left cannot continue a prompt: leave out --left-pad-target")
         x = stack.embed_at(tokens, places.repeat_interleave(beams, 0)).unflatten(0, (-1, beams))
-        rotary = stack.layers[0].rotary
-        angles = None if rotary is None else rotary(places.unsqueeze(1))
+        angles = None if stack.layers[0].rotary is None else stack.layers[0].rotary(places.unsqueeze(1))
+        return self.run_layers(x, angles, encoder_out, None, states).flatten(0, 1)
+
+    def extract_step(
+        self,
+        tokens: Tensor,
+        steps: Tensor,
+        encoder_out: dict[str, Any],
+        cache: DecoderCache,
+        states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """See `OutputDecoder.extract_step`."""
+        (stack,) = self.stack
+        tokens = tokens.where(steps != 0, encoder_out["last"].unsqueeze(1))
+        places = encoder_out["position"].unsqueeze(1) + steps
+        x = stack.embed_at(tokens, places.expand_as(tokens)).unsqueeze(2)
+        angles = None if stack.layers[0].rotary is None else stack.layers[0].rotary(places.unsqueeze(2))
+        return self.run_layers(x, angles, encoder_out, cache, states)
+
+    def run_layers(
+        self,
+        x: Tensor,
+        angles: Angles | None,
+        encoder_out: dict[str, Any],
+        cache: DecoderCache | None,
+        states: list[Tensor] | None,
+    ) -> Tensor:
+        """All layers, and the norm after the last one, on (B, G, T, D)."""
+        (stack,) = self.stack
+        decisions, prompt = encoder_out["decisions"], encoder_out["prompt"]
         recompute = stack.checkpoint_activations and self.training
         for index, layer in enumerate(stack.layers):
             if states is not None:
@@ -214,7 +230,7 @@ class ContinuationDecoder(OutputDecoder):
             x = run_layer(layer.proceed, recompute, x, decisions, angles, mask, source, part)
         if states is not None:
             states.append(x)
-        return stack.layer_norm(x).flatten(0, 1)
+        return stack.layer_norm(x)
 
     def prompt_keys(self, prompt: Any, index: int, decisions: Decisions) -> SourceKeys | None:
         """A layer's keys of the prompts, of the inputs that run its attention."""
@@ -223,8 +239,9 @@ class ContinuationDecoder(OutputDecoder):
         _, tokens = prompt.layouts[index].select(decisions.rows("attention", index))
         return SourceKeys(self.stack[0].layers[index].self_attn, prompt.keys[index], tokens)
 
-    def take_over(self, prompt: Any, decisions: Decisions, beams: int) -> DecoderCache:
-        """The cache of a decoding, with the prompts' keys in its first slots, once for all hypotheses of an input."""
+    def new_cache(self, encoder_out: dict[str, Any], beams: int) -> DecoderCache:
+        """See `OutputDecoder.new_cache`; prompts' keys are in the first slots, once for all hypotheses of an input."""
+        decisions, prompt = encoder_out["decisions"], encoder_out["prompt"]
         prompt.take()
         (stack,) = self.stack
         device = self.output_embedding[0].weight.device
