@@ -89,11 +89,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("lookup", [Lookup(), Lookup(3, 0.0), Lookup(31, 0.0)], ids=["auto", "3", "31"])
-def test_greedy_texts_are_the_same(looking: Any, lookup: Lookup, options: str, packed: bool) -> None:
+@pytest.mark.parametrize(
+    ("said", "options", "packed"),
+    [
+        ("auto", "plain", True),
+        ("auto", "blocked", False),
+        ("3", "long", False),
+        ("3", "blocked", True),
+        ("31", "penalized", False),
+        ("31", "long", True),
+    ],
+)
+def test_greedy_texts_are_the_same(looking: Any, said: str, options: str, packed: bool) -> None:
     """Under mixed decisions; inputs end at different steps, and slots are given back on the way."""
+    lookup = Lookup.parse(said)
     src_tokens, decisions = sources(looking, 9, 21, 2, 14), mixed(looking, 4)
     try:
         looking._is_generation_fast = packed
