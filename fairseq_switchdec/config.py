@@ -90,7 +90,9 @@ class LearningOptions(FairseqDataclass):
     )
     policy_lambda: float = option(0.2, "rule fixed: the constant weight of the cost (Table 8 has 0.2, 1.0, 1.5)")
     policy_decisions: str = option(
-        "learned", "path the model is trained on: learned (what the policy tries), random (Table 8), keep-all"
+        "learned",
+        "path the model is trained and validated on: learned (what the policy tries), random (Table 8), keep-all, or a "
+        "JSON FILE of forced decisions, for a static student",
     )
     policy_random_keep: float = option(0.8, "keep probability of --policy-decisions random, in [0, 1]")
     policy_floor: float = option(
@@ -354,7 +356,6 @@ def check_learning_options(options: LearningOptions) -> None:
         UserError: naming the flag and what it takes.
     """
     check_choice("policy_rule", options.policy_rule, RULES)
-    check_choice("policy_decisions", options.policy_decisions, TRAINING_DECISIONS)
     check_choice("policy_estimator", options.policy_estimator, ("auto", *ESTIMATORS))
     flops_budgets(options)
     if build_dial(options) is not None:

@@ -3,7 +3,8 @@
 What is written computes what the keep-all path computes. By default it is a BART and looks as the released BART
 checkpoints do: their key names, their flat ``args``, no policy, no optimizer state. Stock fairseq loads it, and so does
 what converts fairseq's BART for other programs (CTranslate2). ``--to hugging-face`` writes a folder for transformers,
-of every model that ``import`` makes.
+of every model that ``import`` makes. With ``--prune`` it is a smaller model, without the layers that forced decisions
+skip, and computes what those compute.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from . import models  # noqa: F401  (registers what a checkpoint names)
 from .errors import UserError
 from .models.bart.plain import drop_duplicates, flat_args, model_name, split_projections
 from .models.hugging_face.exporter import export_folder
+from .models.prune import prune
 from .models.switchable import OURS
 
 #: What plain BART is called; any other name of ours is of a geometry that ``args`` spells out.
@@ -37,12 +39,13 @@ LEFT_OUT = re.compile(
 SPAN_HEAD = "span_head."
 
 
-def export(checkpoint: str, out: str) -> str:
+def export(checkpoint: str, out: str, pruned: str | None = None) -> str:
     """Write a plain BART checkpoint.
 
     Args:
         checkpoint: of a switchable BART, or of a plain one in any form that fairseq has written.
         out: the file to write, which must not exist.
+        pruned: file of the decisions whose layers are left out, see `fairseq_switchdec.models.prune`.
 
     Returns:
         What was written, in a line.
@@ -64,6 +67,7 @@ def export(checkpoint: str, out: str) -> str:
         )
     headless = any(key.startswith(SPAN_HEAD) for key in state["model"])
     plain_weights(state["model"], args)
+    left_out = "" if pruned is None else prune(state["model"], args, pruned)
     history = {**state["optimizer_history"][-1], "lr_scheduler_state": {}, "num_updates": 0}
     content = {
         "args": plain_args(args),
@@ -74,7 +78,8 @@ def export(checkpoint: str, out: str) -> str:
     }
     save(content, target)
     note = "; the span head is left out, for plain BART has none" if headless else ""
-    return f"wrote {out}: {content['args'].arch}, {len(state['model'])} tensors, {target.stat().st_size:,} bytes{note}"
+    size = f"{len(state['model'])} tensors, {target.stat().st_size:,} bytes"
+    return f"wrote {out}: {content['args'].arch}, {size}{left_out}{note}"
 
 
 def plain_weights(weights: dict[str, Tensor], args: Any) -> None:
@@ -136,10 +141,13 @@ def cli_main() -> None:
         "--imported", metavar="FOLDER",
         help="--to hugging-face: what import wrote, if it does not lie beside the checkpoint",
     )  # fmt: skip
+    parser.add_argument(
+        "--prune", metavar="FILE", help="leave out the layers that these forced decisions (JSON) skip: a static student"
+    )
     options = parser.parse_args()
     if options.to == "hugging-face":
-        print(export_folder(options.checkpoint, options.out, options.imported))
+        print(export_folder(options.checkpoint, options.out, options.imported, options.prune))
     elif options.imported is not None:
         raise UserError("export: --imported is for --to hugging-face: leave it out, or add that")
     else:
-        print(export(options.checkpoint, options.out))
+        print(export(options.checkpoint, options.out, options.prune))

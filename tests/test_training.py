@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from support import (
+    DATA_FLAGS,
     POLICY_FLAGS,
     SWITCHABLE_FLAGS,
     architecture,
+    generate,
     run_command,
     train_flags,
 )
@@ -112,9 +114,29 @@ def test_ablations_run(corpus, tmp_path, flags):
             assert float(final[name]) == 0
 
 
+def test_a_static_student(corpus, tmp_path):
+    """Trained and validated on forced decisions, one path or several in turn, and then run on them."""
+    path = {"attention_keep": [True, False, True, True, True], "ffn_keep": [True] * 4 + [False], "token_strategy": 3}
+    file, report = tmp_path / "student.json", tmp_path / "report.json"
+    file.write_text(json.dumps(path))
+    log = train(corpus, tmp_path / "save", 6, "--policy-decisions", file)
+    trained, valid = (records(log, name)[-1] for name in ("train", "valid"))
+    for name in ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped"):
+        assert 0 < float(trained[f"train_{name}"]) < 1 and 0 < float(valid[f"valid_{name}"]) < 1
+    assert float(trained["train_attention_skipped"]) == float(trained["train_ffn_skipped"]) == 0.2
+    assert "train_keep_all_nll_loss" not in trained, "no input runs another path"
+    generate(corpus, tmp_path / "save/checkpoint_last.pt", "--switch-decisions", file, "--switch-report", report)
+    assert json.loads(report.read_text())["ffn_skipped"] == pytest.approx(0.2)
+    # A checkpoint is validated where the file is not, and as --switch-decisions says.
+    file.unlink()
+    command = ("validate", corpus, "--path", tmp_path / "save/checkpoint_last.pt", *DATA_FLAGS, *SWITCHABLE_FLAGS)
+    assert "cost 1 " in run_command(*command, "--valid-subset", "valid", "--cpu", "--batch-size", 4).stdout
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (("--policy-decisions", "lerned"), "--policy-decisions 'lerned' is neither learned, random, keep-all nor a"),
         (("--switch-candidates", "attention,fnn"), "--switch-candidates: unknown name 'fnn'.*attention, ffn, token"),
         (("--switch-scope", ""), "--switch-scope: nothing chosen"),
         (("--policy-rule", "lexico"), "--policy-rule 'lexico' is unknown; choose from quality, budget, eq7, fixed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from ..config import (
+    TRAINING_DECISIONS,
     LexicoPolicyCriterionConfig,
     build_rule,
     check_distributed,
@@ -21,9 +23,10 @@ from ..config import (
     estimator,
 )
 from ..cost import Skipped, cost, expected_cost, same_path
-from ..decisions import Decisions
+from ..decisions import Decisions, DecisionSpace
 from ..dial import AUTO
 from ..errors import UserError
+from ..forced import forced, read_entries
 from ..policy import GreedyChoice, SwitchPolicy, input_uniforms, random_decisions
 from ..rl import (
     Evidence,
@@ -78,6 +81,11 @@ class LexicoPolicyCriterion(FairseqCriterion):
         self.objective = task.build_objective(cfg)
         self.rule = build_rule(cfg)
         self.learner: PolicyLearner | None = None
+        #: Of ``--policy-decisions FILE``; a checkpoint may be validated where that file is not.
+        self.entries: list[Any] | None = None
+        choice = cfg.policy_decisions
+        if choice not in TRAINING_DECISIONS and (task.trains or os.path.exists(choice)):
+            self.entries = read_entries(choice, "--policy-decisions", TRAINING_DECISIONS)
 
     def train(self, mode: bool = True) -> LexicoPolicyCriterion:
         """fairseq's trainer calls this once before an update's first micro-batch, also after an update that was skipped
@@ -94,6 +102,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
             return rollout.loss, rollout.sample_size, rollout.log
         self.require_switchable(model)
         decisions = self.task.run_decisions(model, sample)
+        if self.entries is not None and self.task.source.choice == "greedy":  # of a policy that did not learn
+            decisions = self.forced_decisions(model.encoder.space, self.task.input_ids(sample))
         dial = model.encoder.policy.dial
         if isinstance(decisions, GreedyChoice) and decisions.budgets is None and dial is not None and self.learner:
             decisions = GreedyChoice(dial.in_turn(self.task.input_ids(sample)))  # validation of a training
@@ -115,9 +125,9 @@ class LexicoPolicyCriterion(FairseqCriterion):
         policy, options = model.encoder.policy, self.cfg
         numbers = policy.space.num_sublayers + 1
         uniforms = input_uniforms(options.seed, update_num, sample["id"], numbers + 2)
-        keep_all = uniforms[:, numbers] < options.policy_keep_all_share
+        keep_all = uniforms[:, numbers] < (options.policy_keep_all_share if self.entries is None else 0)
         budgets = None if policy.dial is None else policy.dial.draw(uniforms[:, numbers + 1], keep_all)
-        decisions = self.training_decisions(policy, uniforms[:, :numbers], keep_all, budgets)
+        decisions = self.training_decisions(policy, sample["id"], uniforms[:, :numbers], keep_all, budgets)
         sampled = self.objective.loss(model, sample, decisions)
         log: dict[str, Any] = {"loss": sampled.total.detach(), "nll_loss": (sampled.quality * sampled.weight).sum()}
         evidence = None
@@ -135,10 +145,12 @@ class LexicoPolicyCriterion(FairseqCriterion):
         return Rollout(sampled.total, log["sample_size"], log, evidence)
 
     def training_decisions(
-        self, policy: SwitchPolicy, uniforms: Tensor, keep_all: Tensor, budgets: Tensor | None
+        self, policy: SwitchPolicy, ids: Tensor, uniforms: Tensor, keep_all: Tensor, budgets: Tensor | None
     ) -> Decisions | Exploration:
         """What ``--policy-decisions`` trains the model on."""
         choice, space, floor = self.cfg.policy_decisions, policy.space, self.cfg.policy_floor
+        if self.entries is not None:
+            return self.forced_decisions(space, ids)
         if choice == "learned" and estimator(self.cfg) == "local":
             return OneDeviation(uniforms, keep_all, floor, space, policy.stages, budgets)
         if choice == "learned":
@@ -147,6 +159,12 @@ class LexicoPolicyCriterion(FairseqCriterion):
             keep, strategy = space.flat(random_decisions(space, uniforms, self.cfg.policy_random_keep))
             return space.decisions(keep | keep_all.unsqueeze(1), strategy.masked_fill(keep_all, 0))
         return space.keep_all(len(keep_all))
+
+    def forced_decisions(self, space: DecisionSpace, ids: Tensor) -> Decisions:
+        """Of ``--policy-decisions FILE``, in turn by input id, int64 (B,)."""
+        assert self.entries is not None
+        decisions = forced(space, self.entries, f"--policy-decisions {self.cfg.policy_decisions}")
+        return decisions.select(ids.cpu() % len(decisions))
 
     def greedy_decisions(
         self, policy: SwitchPolicy, sampled: PathLoss, budgets: Tensor | None

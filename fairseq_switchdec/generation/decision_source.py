@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -17,6 +16,7 @@ from ..config import RUN_DECISIONS, SwitchOptions, check_range
 from ..decisions import Decisions, DecisionSpace
 from ..dial import AUTO, Dial
 from ..errors import UserError
+from ..forced import forced, read_entries
 from ..policy import DecisionDistribution, GreedyChoice, SwitchPolicy, input_uniforms, random_decisions
 
 #: Those that the policy makes.
@@ -65,7 +65,8 @@ class DecisionSource:
         self.seed = options.seed
         self.random_keep = options.switch_random_keep
         check_range("switch_random_keep", self.random_keep, "in [0, 1]", lambda value: 0 <= value <= 1)
-        self.entries = None if self.choice in RUN_DECISIONS else read_entries(self.choice)
+        files = self.choice not in RUN_DECISIONS
+        self.entries = read_entries(self.choice, "--switch-decisions", RUN_DECISIONS) if files else None
         self.table: dict[int, Decisions] = {}
         #: `Dial` budgets: of all inputs, or of each; none where nobody asks.
         self.asked, self.each = read_budgets(options.switch_budget)
@@ -180,10 +181,7 @@ class DecisionSource:
             UserError: an entry does not fit the model.
         """
         assert self.entries is not None
-        try:
-            return space.from_json(self.entries)
-        except ValueError as error:
-            raise UserError(f"--switch-decisions {self.choice}: {error} (this model has {space.in_words()})") from None
+        return forced(space, self.entries, f"--switch-decisions {self.choice}")
 
 
 def check_budgets(dial: Dial | None, asked: Sequence[float], name: str = "--switch-budget") -> None:
@@ -249,27 +247,6 @@ def read_budgets(text: str | None) -> tuple[list[float], bool]:
         raise UserError(f"--switch-budget {text} is empty: it holds one budget a line")
     where = f"--switch-budget {text}, line"
     return [parse_budget(line.strip(), f"{where} {number}:") for number, line in enumerate(lines, start=1)], True
-
-
-def read_entries(path: str) -> list[Any]:
-    """The objects of a decisions file: one, or a list of them.
-
-    Raises:
-        UserError: no such file, or not JSON.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise UserError(
-            f"--switch-decisions {path!r} is neither {', '.join(RUN_DECISIONS)} nor a readable file ({error.strerror})"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"--switch-decisions {path}: not JSON ({error})") from None
-    entries = content if isinstance(content, list) else [content]
-    if not entries:
-        raise UserError(f"--switch-decisions {path}: the list is empty")
-    return entries
 
 
 def permuted(decisions: dict[int, Decisions], seed: int) -> dict[int, Decisions]:

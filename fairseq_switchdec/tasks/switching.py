@@ -61,6 +61,7 @@ class SwitchingTask:
         )
         self.report = SwitchReport(cfg.switch_report, cfg.shard_id, cfg.num_shards)
         self.criterion: Any = None
+        self.trains = True
         self.run_dataset: Any = None
         if cfg.switch_report is not None:
             atexit.register(self.finish_report)
@@ -72,6 +73,7 @@ class SwitchingTask:
             UserError: training is to start from a file that does not exist (fairseq would start from random weights),
                 or the model can have no head for the task.
         """
+        self.trains = not from_checkpoint
         file = self.cfg.restore_file
         if not from_checkpoint and os.path.basename(file) != "checkpoint_last.pt" and not PathManager.exists(file):
             raise UserError(f"--restore-file {file} does not exist: name the checkpoint to start from")

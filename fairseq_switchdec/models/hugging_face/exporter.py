@@ -13,6 +13,7 @@ import torch
 from ...compat.checkpoints import load_checkpoint
 from ...errors import UserError
 from ..bart.plain import UNSUPPORTED, drop_duplicates, model_name, split_projections
+from ..prune import prune
 from .families import FAMILIES
 from .family import EMBEDDING, HEAD, Family, Link
 from .importer import TOKEN_KEYS, in_words
@@ -32,13 +33,14 @@ LEFT_OUT = re.compile(
 )
 
 
-def export_folder(checkpoint: str, out: str, imported: str | None = None) -> str:
+def export_folder(checkpoint: str, out: str, imported: str | None = None, pruned: str | None = None) -> str:
     """Write a folder in Hugging Face's format.
 
     Args:
         checkpoint: of a switchable model.
         out: a folder, made if it is not there.
         imported: the folder that import wrote, from which training began; default: the checkpoint's.
+        pruned: file of the decisions whose layers are left out, see `fairseq_switchdec.models.prune`.
 
     Returns:
         What was written, in a line.
@@ -55,6 +57,7 @@ def export_folder(checkpoint: str, out: str, imported: str | None = None) -> str
         raise UserError(f"{command}: {checkpoint} holds a model {name_of(args)}; only {known} are built")
     if family.arch.startswith("bart"):
         prepare_bart(command, state, args)
+    left_out = "" if pruned is None else prune(state, args, pruned)
     beside = Path(checkpoint).parent if imported is None else Path(imported)
     if not hasattr(args, "special_ids") and (beside / "model.pt").exists():
         args = Namespace(**{**vars(read_checkpoint(beside / "model.pt")[1]), **vars(args)})
@@ -84,7 +87,7 @@ def export_folder(checkpoint: str, out: str, imported: str | None = None) -> str
             write_json(paths["tokenizer_config.json"], tokenizer_config(read_json(tokenizer), vocabulary, args))
         save_safetensors(found, paths["model.safetensors"])
     note = "" if tokenizer.exists() else f"; without a tokenizer, for {beside} has no {TOKENIZER}: see --imported"
-    return f"wrote {out}: {config['architectures'][0]}, {len(found)} tensors{note}"
+    return f"wrote {out}: {config['architectures'][0]}, {len(found)} tensors{left_out}{note}"
 
 
 def name_of(args: Any) -> str | None:
