@@ -101,10 +101,12 @@ setup(
         "hugging-face": ["safetensors>=0.4", "tokenizers>=0.20", "gguf>=0.16"],
         "ray": ["ray>=2.9"],  # predict --engine ray
         "serve": ["ray[serve]>=2.9", "fastapi", "uvicorn", "prometheus-client"],  # examples/serve; Ray brings them too
+        "parquet": ["pyarrow"],  # predict of Parquet files
         "glue": ["scikit-learn", "scipy"],  # F1, Matthews', Pearson's and Spearman's correlation as GLUE computes them
         "test": [
             *("pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn", "scipy"),
             *("fastapi", "httpx", "prometheus-client", "uvicorn"),  # the service's web part, without Ray
+            "pyarrow",
             # What imported models are compared with: one release of it, and what it reads GGUF files with.
             *("transformers==4.57.*", "accelerate", "safetensors>=0.4", "gguf>=0.16"),
         ],

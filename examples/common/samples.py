@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fairseq_switchdec.tokens import STRATEGY_NAMES
+from fairseq_switchdec.generation.reading import skipped_in_words
 
 from . import comparison
 
@@ -35,31 +35,10 @@ def read(out: Path, count: int) -> list[dict[str, Any]]:
             "plain": plain.hypotheses[entry["id"]].strip(),
             "learned": learned.hypotheses[entry["id"]].strip(),
             "cost": entry["cost"],
-            "skipped": skipped(entry),
+            "skipped": skipped_in_words(entry),
         }
         for entry in switches["per_input"][:count]
     ]
-
-
-def skipped(entry: dict[str, Any]) -> str:
-    """What an input skipped, in words, from its part of the switch report."""
-    parts = []
-    encoder = len(entry["attention_keep"]) - len(entry["cross_attention_keep"])
-    for name, keep in (("attention", entry["attention_keep"]), ("feed-forward", entry["ffn_keep"])):
-        stacks = [("encoder ", keep[:encoder]), ("decoder ", keep[encoder:])]
-        if not entry["cross_attention_keep"]:  # a decoder-only model
-            stacks = [("", keep)]
-        places = [_layers(stack, kept) for stack, kept in stacks if not all(kept)]
-        if places:
-            parts.append(f"{name} of {' and '.join(places)}")
-    if entry["token_strategy"]:
-        parts.append(f"{STRATEGY_NAMES[entry['token_strategy']]} of the source's tokens")
-    return "; ".join(parts) or "nothing"
-
-
-def _layers(stack: str, keep: list[bool]) -> str:
-    layers = [str(layer) for layer, runs in enumerate(keep, 1) if not runs]
-    return f"{stack}layer{'s' * (len(layers) > 1)} {', '.join(layers)}"
 
 
 def markdown(samples: list[dict[str, Any]]) -> list[str]:

@@ -16,10 +16,12 @@ class Requirement(NamedTuple):
     Attributes:
         name: as pip knows it.
         versions: those that do, such as ``>=2.0,<2.14``; empty for all.
+        parts: of it that are wanted too, such as ``[serve]``.
     """
 
     name: str
     versions: str
+    parts: str = ""
 
     @property
     def module(self) -> str:
@@ -33,7 +35,7 @@ class Requirement(NamedTuple):
         return all(tests[operator](release(bound)) for operator, bound in re.findall("(==|>=|<)([^,]+)", self.versions))
 
     def __str__(self) -> str:
-        return self.name + self.versions
+        return self.name + self.parts + self.versions
 
 
 def release(version: str) -> tuple[int, ...]:
@@ -65,9 +67,9 @@ def installing(*words: Requirement | str) -> str:
 
 
 def read(*texts: str) -> tuple[Requirement, ...]:
-    """Of ``torch>=2.0,<2.14`` and the like."""
-    pairs = (re.fullmatch(r"([\w-]+)(.*)", text) for text in texts)
-    return tuple(Requirement(*pair.groups()) for pair in pairs if pair is not None)
+    """Of ``torch>=2.0,<2.14``, ``ray[serve]`` and the like."""
+    found = (re.fullmatch(r"([\w-]+)(\[.*\])?(.*)", text) for text in texts)
+    return tuple(Requirement(match[1], match[3], match[2] or "") for match in found if match is not None)
 
 
 #: What everything needs. hydra and omegaconf are fairseq's, and the compatibility fixes are for these releases.
@@ -86,6 +88,8 @@ EXTRAS = {
     "plot": read("matplotlib>=3.5"),
     "glue": read("scikit-learn", "scipy"),
     "ray": read("ray>=2.9"),
+    "serve": read("ray[serve]>=2.9", "fastapi", "uvicorn", "prometheus-client"),
+    "parquet": read("pyarrow"),
 }
 
 #: What each of them is for.
@@ -94,4 +98,6 @@ PURPOSES = {
     "plot": "plot",
     "glue": "GLUE's measures",
     "ray": "predict --engine ray",
+    "serve": "examples/serve",
+    "parquet": "predict of Parquet files",
 }

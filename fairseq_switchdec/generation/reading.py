@@ -18,6 +18,7 @@ from ..cost import cost
 from ..decisions import Decisions
 from ..policy import GreedyChoice
 from ..scoring.bootstrap import paired_bootstrap
+from ..tokens import STRATEGY_NAMES
 from .decision_source import permuted
 
 if TYPE_CHECKING:
@@ -82,6 +83,33 @@ def most_frequent(decisions: dict[int, Decisions]) -> Decisions:
 def path_key(entry: dict[str, Any]) -> str:
     """The path in an entry of a report: equal for equal paths."""
     return json.dumps([entry[name] for name in PATH])
+
+
+def skipped_in_words(entry: dict[str, Any]) -> str:
+    """What the input of a report's entry skipped: ``attention of layers 2, 3; last 20 % of the source's tokens``."""
+    attention, cross = entry["attention_keep"], entry["cross_attention_keep"]
+    first = len(attention) - len(cross)
+    names = ("encoder ", "decoder ") if cross else ("",)  # a decoder-only model has one stack
+    apart = list(cross) != list(attention[first:])
+    sublayers = {
+        "attention": [attention[:first], *([] if apart else [attention[first:]])],
+        "self-attention": [[], attention[first:]] if apart else [],
+        "cross-attention": [[], cross] if apart else [],
+        "feed-forward": [entry["ffn_keep"][:first], entry["ffn_keep"][first:]],
+    }
+    parts = []
+    for kind, stacks in sublayers.items():
+        places = [layers_in_words(name, keep) for name, keep in zip(names, stacks) if not all(keep)]
+        parts += [f"{kind} of {' and '.join(places)}"] if places else []
+    if entry["token_strategy"]:
+        parts.append(f"{STRATEGY_NAMES[entry['token_strategy']]} of the source's tokens")
+    return "; ".join(parts) or "nothing"
+
+
+def layers_in_words(stack: str, keep: Sequence[bool]) -> str:
+    """The layers of a stack that do not run, counted from 1."""
+    layers = [str(layer) for layer, runs in enumerate(keep, 1) if not runs]
+    return f"{stack}layer{'s' * (len(layers) > 1)} {', '.join(layers)}"
 
 
 def path_counts(paths: Counter[str]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from ..generation.run_settings import file_or_word, source_settings
 from ..glue.rows import LONGEST_WORD
 from ..squad.tokens import bound_cache
 from .predictor import Encoded, RowError, check_numbers
-from .text_rows import TextRow, read_texts
+from .text_rows import TextRow, is_parquet, read_texts
 
 #: fairseq's options of beam search; the same search gives the same bytes when a run goes on, so none of them samples.
 DECODING = {
@@ -64,7 +64,7 @@ def add_writing_args(parser: ArgumentParser) -> None:
 def add_predict_args(parser: ArgumentParser) -> None:
     """The task's own options."""
     add_writing_args(parser)
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="key of a JSON line's text (%(default)s)")
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="key or column of a text (%(default)s)")
     parser.set_defaults(window=256)  # what a kill loses at most
 
 
@@ -97,9 +97,9 @@ class GenerationPredictor:
     """
 
     unit = "text"
-    rows_are_lines = True
 
     def __init__(self, task: Any, args: Namespace, model: Any):
+        self.rows_are_lines = not is_parquet(getattr(args, "input", ""))
         self.task, self.args, self.openings = task, args, model.openings
         self.check_search(model.max_decoder_positions() - 1)
         if args.begin_with_bos is not None:

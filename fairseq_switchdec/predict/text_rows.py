@@ -1,4 +1,4 @@
-"""Texts to write from: JSON lines, or a text a line; read one at a time, a bad one is reported in its place."""
+"""Texts to write from: JSON lines, Parquet, or a text a line; read one by one, a bad one is reported in its place."""
 
 from __future__ import annotations
 
@@ -32,12 +32,16 @@ def read_texts(path: str, column: str) -> Iterator[TextRow | Unusable]:
     """The texts of a file, which may be compressed (``.gz``).
 
     Args:
-        path: ``.jsonl`` holds an object a line; any other file a text a line, without the white space around it.
-        column: the key of the text in an object.
+        path: ``.jsonl`` holds an object a line, ``.parquet`` a table; any other file a text a line, without the white
+            space around it.
+        column: the key of the text in an object, or its column.
 
     Raises:
         UserError: the file cannot be read.
     """
+    if is_parquet(path):
+        yield from read_table(path, column)
+        return
     objects = path.lower().removesuffix(".gz").endswith(".jsonl")
     try:
         with open_bytes(path) as file:
@@ -45,6 +49,37 @@ def read_texts(path: str, column: str) -> Iterator[TextRow | Unusable]:
                 yield read_object(line, raw, column) if objects else read_line(line, raw)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def is_parquet(path: str) -> bool:
+    """Whether a file is a table, by its name."""
+    return path.lower().endswith(".parquet")
+
+
+def read_table(path: str, column: str) -> Iterator[TextRow | Unusable]:
+    """The texts of a Parquet file, of which a part is held at a time.
+
+    Raises:
+        UserError: it cannot be read, or pyarrow is missing.
+    """
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise UserError(f"{path}: Parquet files are read with pyarrow: pip install pyarrow") from None
+    line = 0
+    try:
+        with ParquetFile(path) as file:
+            known = file.schema_arrow.names
+            if column not in known:
+                raise UserError(f"{path} has no column {column!r}, but {', '.join(known)}: name it with --text-column")
+            wanted = [name for name in (column, "id", "index") if name in known]
+            for batch in file.iter_batches(batch_size=1024, columns=wanted):
+                for content in batch.to_pylist():
+                    line += 1
+                    yield read_content(line, content, column)
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read after row {line}: {error}") from None
 
 
 def read_line(line: int, raw: bytes) -> TextRow | Unusable:
@@ -66,6 +101,12 @@ def read_object(line: int, raw: bytes, column: str) -> TextRow | Unusable:
         return Unusable(line, place, f"not JSON: {error}")
     if not isinstance(content, dict):
         return Unusable(line, place, "not a JSON object")
+    return read_content(line, content, column)
+
+
+def read_content(line: int, content: dict[str, Any], column: str) -> TextRow | Unusable:
+    """An object, or a table's row."""
+    place = str(line - 1)
     name = content.get("id", content.get("index"))
     index = str(name) if type(name) in (str, int) and is_text(str(name)) else place
     if not isinstance(content.get(column), str):

@@ -250,6 +250,10 @@ class SwitchableTask(SwitchingTask, TranslationTask):
                     "switchable_...), or one of a plain BART that can run as such; --path names neither"
                 )
             return
+        shortest, longest = getattr(args, "min_len", 1), getattr(args, "max_len_b", 200)
+        relative = getattr(args, "max_len_a", 0) or getattr(args, "match_source_len", False)
+        if not relative and shortest > longest:
+            raise UserError(f"--min-len {shortest} is more than --max-len-b {longest}: give it less, or that more")
         for name in ("print_alignment", "replace_unk"):
             if getattr(args, name, None):
                 raise UserError(

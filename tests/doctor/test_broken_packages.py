@@ -100,6 +100,8 @@ def test_extras(versions):
         ("[plot]", OK),
         ("[glue] scikit-learn", BROKEN),
         ("[ray]", OK),
+        ("[serve]", OK),
+        ("[parquet]", OK),
     ]
     assert found[0].remedy == 'pip install "tokenizers>=0.20" "gguf>=0.16"'
     assert "matplotlib 99" in found[1].text

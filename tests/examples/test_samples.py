@@ -9,6 +9,7 @@ import pytest
 from generated_files import write_generated
 
 from examples.common import samples
+from fairseq_switchdec.generation.reading import skipped_in_words
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_what_was_skipped_in_words(attention, ffn, decoder, strategy, words):
     """A decoder-only model has one stack, whose layers are counted from 1 to the last."""
     keep = {"attention_keep": [c == "1" for c in attention], "ffn_keep": [c == "1" for c in ffn]}
     cross = keep["attention_keep"][len(attention) - decoder :] if decoder else []
-    assert samples.skipped({**keep, "cross_attention_keep": cross, "token_strategy": strategy}) == words
+    assert skipped_in_words({**keep, "cross_attention_keep": cross, "token_strategy": strategy}) == words
 
 
 def read(out: Path, count: int, **source: str) -> list[dict[str, Any]]:

@@ -185,3 +185,33 @@ def test_the_bpe_must_be_known(monkeypatch, switchable_run, corpus, tmp_path):
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(SystemExit, match=r"alone/tokenizer.json is no tokenizer.json"):
         command.cli_main()
+
+
+def test_a_parquet_table_gives_what_its_lines_of_json_do(predict, corpus, tmp_path):
+    """Names, bad rows and all; a table is read in parts."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    lines = (corpus.parent / "test.source").read_text().splitlines()
+    rows = [{"id": f"n{number}", "article": text} for number, text in enumerate(lines)]
+    rows[3]["article"], rows[5]["article"], rows[7]["id"] = "", None, None
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=6)
+    flags = ("--text-column", "article", "--window", 4)
+    found = predict(tmp_path / "rows.parquet", *flags)
+    assert found == predict(tmp_path / "rows.jsonl", *flags, output="lines.jsonl")
+    assert [line["index"] for line in found] == [f"n{number}" if number != 7 else "7" for number in range(20)]
+    assert [line["error"] for line in found if "error" in line] == [
+        "the text is empty", "no text 'article' (--text-column)",
+    ]  # fmt: skip
+
+
+def test_a_table_that_cannot_be_read(predict, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"title": ["w1"], "body": ["w2"]}), tmp_path / "rows.parquet")
+    with pytest.raises(SystemExit, match="has no column 'text', but title, body: name it with --text-column"):
+        predict(tmp_path / "rows.parquet")
+    content = (tmp_path / "rows.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(content[:-20])
+    with pytest.raises(SystemExit, match=r"cut\.parquet cannot be read after row 0"):
+        predict(tmp_path / "cut.parquet", "--text-column", "body")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...generation.reading import skipped_in_words
 from ...tokens import STRATEGY_NAMES, num_dropped
 from .dropped import KEPT, Decode, SourceRule, as_they_are, spans
 
@@ -87,15 +88,5 @@ def path_view(entry: dict[str, Any]) -> dict[str, Any]:
             for name, lines in stacks
         ],
         "strategy": STRATEGY_NAMES[entry["token_strategy"]],
-        "skipped": skipped_in_words(stacks),
+        "skipped": skipped_in_words(entry),
     }
-
-
-def skipped_in_words(stacks: Sequence[tuple[str, dict[str, Sequence[bool]]]]) -> str:
-    """For those who do not see the grid: ``encoder attention 2, 4; decoder feed-forward 1``, layers from 1."""
-    parts = []
-    for stack, lines in stacks:
-        for kind, keep in lines.items():
-            layers = ", ".join(str(layer) for layer, kept in enumerate(keep, 1) if not kept)
-            parts += [f"{stack} {kind} {layers}"] if layers else []
-    return "; ".join(parts) or "nothing"

@@ -35,8 +35,12 @@ def test_what_does_not_run_is_said_in_words(tmp_path: Path) -> None:
     entry = entries_of(make_report(tmp_path, [6]))[0]
     entry |= {"attention_keep": [True, False, False, True, False], "ffn_keep": [True] * 5}
     entry |= {"cross_attention_keep": [True, True]}
-    assert input_view(entry)["path"]["skipped"] == "encoder attention 2, 3; decoder self-attention 2"
+    assert input_view(entry)["path"]["skipped"] == (
+        "attention of encoder layers 2, 3; self-attention of decoder layer 2"
+    )
     assert input_view(entry | {"attention_keep": [True] * 5})["path"]["skipped"] == "nothing"
+    entry["cross_attention_keep"] = [True, False]
+    assert input_view(entry)["path"]["skipped"] == "attention of encoder layers 2, 3 and decoder layer 2"
 
 
 def test_dropped_tokens_are_marked(tmp_path: Path) -> None:
