@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fairseq_switchdec.cost import Geometry, Lengths
@@ -18,3 +19,22 @@ def keep_for_cost(geometry: Geometry, lengths: Lengths, cost: float) -> float:
         return keep_probability_for_cost(geometry, lengths, cost)
     except ValueError:
         return 0.0
+
+
+def keep_for_report(checkpoint: Path, report: dict[str, Any], beam: int) -> float:
+    """The same, for the inputs and the cost of a switch report.
+
+    Args:
+        checkpoint: of the model that it is about.
+    """
+    import torch
+    from fairseq.checkpoint_utils import load_model_ensemble
+
+    from fairseq_switchdec.compat.user_dir import register_tasks_and_models
+    from fairseq_switchdec.cost import Lengths
+
+    register_tasks_and_models()
+    (model,), _ = load_model_ensemble([str(checkpoint)])
+    columns = ("source_tokens", "content_tokens", "target_tokens")
+    tokens = [torch.tensor([entry[name] for entry in report["per_input"]]) for name in columns]
+    return keep_for_cost(model.geometry, Lengths(*tokens, beam=beam), report["cost"])

@@ -22,7 +22,7 @@ from ..common import comparison
 from ..common.command_line import add_settings, check_args, command_line, read_settings, run_stages
 from ..common.comparison import text_files
 from ..common.files import SPLITS
-from ..common.random_decisions import keep_for_cost
+from ..common.random_decisions import keep_for_report
 from ..common.repository import example, source
 from ..common.stages import Stages
 from . import commands, report
@@ -55,13 +55,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     check_args(args, ("data", "gguf", "out"), ("updates", "batch_size", "valid_pairs", "test_pairs", "beam"))
     if not 0 <= args.flops_budget <= 1:
         raise UserError(f"--flops-budget {args.flops_budget} must be between 0 and 1")
+    check_sources(args)
+    return args
+
+
+def check_sources(args: argparse.Namespace) -> None:
+    """Refuse files that are not there.
+
+    Raises:
+        UserError: naming the flag.
+    """
     if args.data is not None:
         comparison.check_data(args.data)
     elif args.escape:
         raise UserError("--escape is about the files of --data: give that too")
     if args.gguf is not None and not args.gguf.is_file():
         raise UserError(f"--gguf {args.gguf} is no file")
-    return args
 
 
 class Pretrained:
@@ -139,17 +148,7 @@ class Pretrained:
 
     def random_keep(self, learned: dict[str, Any]) -> float:
         """The keep probability at which random decisions cost what the learned ones did on these inputs."""
-        import torch
-        from fairseq.checkpoint_utils import load_model_ensemble
-
-        from fairseq_switchdec.compat.user_dir import register_tasks_and_models
-        from fairseq_switchdec.cost import Lengths
-
-        register_tasks_and_models()
-        (model,), _ = load_model_ensemble([str(self.checkpoint("switchable"))])
-        columns = ("source_tokens", "content_tokens", "target_tokens")
-        tokens = [torch.tensor([entry[name] for entry in learned["per_input"]]) for name in columns]
-        return keep_for_cost(model.geometry, Lengths(*tokens, beam=self.settings.beam), learned["cost"])
+        return keep_for_report(self.checkpoint("switchable"), learned, self.settings.beam)
 
 
 def main() -> None:

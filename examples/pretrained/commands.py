@@ -59,15 +59,22 @@ def preprocess(model: Path, ids: Path, binary: Path) -> list[str]:
 
 def finetune_plain(settings: Settings, model: Path, binary: Path, save_dir: Path) -> list[str]:
     """The baseline: the same updates on the same batches, without switching."""
-    return [*_finetuning(settings, model, binary, save_dir), "--policy-decisions", "keep-all"]
+    return [*finetune(settings, model, binary, save_dir), "--policy-decisions", "keep-all"]
 
 
 def finetune_switchable(settings: Settings, model: Path, binary: Path, save_dir: Path) -> list[str]:
     """With a policy that learns what to skip."""
     rule = ["--policy-rule", "budget", "--policy-flops-budget", str(settings.flops_budget)]
     return [
-        *_finetuning(settings, model, binary, save_dir),
+        *finetune(settings, model, binary, save_dir),
         *(rule if settings.flops_budget else []),
+        *learning(settings),
+    ]
+
+
+def learning(settings: Settings) -> list[str]:
+    """How a policy learns."""
+    return [
         *("--policy-lr", str(settings.policy_lr), "--policy-cost-beam", str(settings.beam)),
         *("--policy-statistics-inputs", str(settings.policy_statistics_inputs)),
     ]
@@ -92,7 +99,8 @@ def _data(settings: Settings) -> list[str]:
     return [*LANGUAGES, "--truncate-source", *positions, "--num-workers", "0", "--skip-invalid-size-inputs-valid-test"]
 
 
-def _finetuning(settings: Settings, model: Path, binary: Path, save_dir: Path) -> list[str]:
+def finetune(settings: Settings, model: Path, binary: Path, save_dir: Path) -> list[str]:
+    """What all fine-tunings have in common."""
     return [
         *(*FAIRSEQ, "train", str(binary), *USER_DIR, "--arch", "switchable_llama"),
         *("--finetune-from-model", str(model / "model.pt"), "--save-dir", str(save_dir)),

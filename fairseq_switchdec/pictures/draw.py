@@ -167,13 +167,19 @@ def path_bars(axes: Axes, entries: Sequence[dict[str, Any]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def quality_figure(points: Sequence[Point], quality: str, costs: Sequence[tuple[str, np.ndarray]] = ()) -> Figure:
+def quality_figure(
+    points: Sequence[Point],
+    quality: str,
+    costs: Sequence[tuple[str, np.ndarray]] = (),
+    cost: str = "cost: share of the keep-all FLOPs",
+) -> Figure:
     """Systems by what they cost and how good they are, with intervals: a marker for each kind, a name beside it.
 
     Args:
         points: at least one.
         quality: what it is, with its unit.
         costs: of the inputs of systems whose histograms stand beside it, if any.
+        cost: what it is, with its unit.
     """
     figure = new_figure(WIDTH if costs else 6.5, 4.5)
     plots = np.atleast_1d(figure.subplots(1, 2 if costs else 1))
@@ -191,7 +197,7 @@ def quality_figure(points: Sequence[Point], quality: str, costs: Sequence[tuple[
     for place, of_place in names.items():  # names of one place would cover each other
         axes.annotate(", ".join(of_place), place, (5, 4), textcoords="offset points", fontsize=7)
     axes.margins(x=0.12)
-    axes.set_xlabel("cost: share of the keep-all FLOPs")
+    axes.set_xlabel(cost)
     axes.set_ylabel(quality)
     axes.grid(alpha=0.3)
     if any(kinds):
