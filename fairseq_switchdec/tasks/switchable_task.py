@@ -200,6 +200,8 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         self.check_generation(models, args)
         if self.cfg.switch_report is not None and not self.report.run.get("model"):
             self.report.run |= run_settings(models[0], self.cfg, args)  # before its weights are packed
+        if self.cfg.switch_lookup.isdecimal() and getattr(args, "beam", 1) > 1:
+            logger.warning("--switch-lookup %s is for --beam 1: nothing is guessed", self.cfg.switch_lookup)
         for model in models:
             if hasattr(model, "pack"):
                 model.pack(self.cfg.switch_precision)

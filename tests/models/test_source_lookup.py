@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -156,6 +157,21 @@ def test_several_hypotheses_are_decoded_as_ever(looking: Any) -> None:
     expected = generate(looking, None, src_tokens, decisions, beam_size=3)
     assert_same(generate(looking, Lookup(), src_tokens, decisions, beam_size=3), expected)
     assert looking.decoder.runs is None
+
+
+def test_models_of_an_ensemble_guess_each_for_itself(looking: Any) -> None:
+    """What one of them finds likely the generator need not take."""
+    other = copy.deepcopy(looking)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight += 0.03 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    src_tokens, decisions, found = sources(looking, 9, 21), mixed(looking, 2), []
+    for lookup in (None, Lookup(5, 0.0)):
+        looking.decoder.lookup = other.decoder.lookup = lookup
+        generator = SequenceGenerator([looking, other], looking.encoder.dictionary, beam_size=1, max_len_b=30)
+        sample = {"net_input": {"src_tokens": src_tokens, "src_lengths": None, "decisions": decisions}}
+        found.append(generator.generate([looking, other], sample))
+    assert_same(found[1], found[0])
 
 
 def test_a_skipped_attention_keeps_no_keys_of_guesses(looking: Any) -> None:
