@@ -194,8 +194,10 @@ def quality_figure(
     names: dict[tuple[float, float], list[str]] = {}
     for point in points:
         names.setdefault((point.cost, point.quality), []).append(point.name)
+    middle = (min(cost for cost, _ in names) + max(cost for cost, _ in names)) / 2
     for place, of_place in names.items():  # names of one place would cover each other
-        axes.annotate(", ".join(of_place), place, (5, 4), textcoords="offset points", fontsize=7)
+        inward = {"ha": "right", "xytext": (-5, 4)} if place[0] > middle else {"xytext": (5, 4)}
+        axes.annotate(", ".join(of_place), place, textcoords="offset points", fontsize=7, **inward)
     axes.margins(x=0.12)
     axes.set_xlabel(cost)
     axes.set_ylabel(quality)

@@ -118,18 +118,18 @@ class Odds:
         chances, chance = [], self.taken / self.known
         worth = WORTH * min(1.0, self.found / self.expected)
         for place in range(count):
-            known = min(size + place, LONGEST)
-            chance *= (self.right[known] + worth * ODDS[known]) / (self.made[known] + WORTH)
+            matched = min(size + place, LONGEST)
+            chance *= (self.right[matched] + worth * ODDS[matched]) / (self.made[matched] + WORTH)
             chances.append(chance)
         return chances
 
     def learn(self, size: int, right: int, made: int) -> None:
         """Of some guesses the first so many were right."""
         for place in range(min(right + 1, made)):
-            known = min(size + place, LONGEST)
-            self.made[known] += 1
-            self.right[known] += place < right
-            self.expected += ODDS[known]
+            matched = min(size + place, LONGEST)
+            self.made[matched] += 1
+            self.right[matched] += place < right
+            self.expected += ODDS[matched]
             self.found += place < right
 
 
