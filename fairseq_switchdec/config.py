@@ -91,8 +91,8 @@ class LearningOptions(FairseqDataclass):
     policy_lambda: float = option(0.2, "rule fixed: the constant weight of the cost (Table 8 has 0.2, 1.0, 1.5)")
     policy_decisions: str = option(
         "learned",
-        "path the model is trained and validated on: learned (what the policy tries), random (Table 8), keep-all, or a "
-        "JSON FILE of forced decisions, for a static student",
+        "path the model is trained on: learned (what the policy tries), random (Table 8), keep-all, or a JSON FILE of "
+        "forced decisions, on which a static student is validated too",
     )
     policy_random_keep: float = option(0.8, "keep probability of --policy-decisions random, in [0, 1]")
     policy_floor: float = option(
@@ -159,8 +159,8 @@ class RunOptions(SwitchOptions):
     )
     switch_lookup: str = option(
         "auto",
-        "with --beam 1, guess tokens from the source and verify several in one step of the decoder, which writes the "
-        "same in less time where summaries copy: auto (where it pays), off, or how many are guessed at a time",
+        "with --beam 1, guess tokens from the source and verify several in one step of the decoder, which saves time "
+        "where summaries copy: auto (guess where it pays), off, or how many are guessed at a time",
     )
     switch_seconds: Optional[str] = option(
         None, "FILE of this machine's seconds (python -m fairseq_switchdec calibrate), for --switch-report to show too"

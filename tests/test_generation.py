@@ -261,13 +261,25 @@ def test_hub_interface_knows_sentences_by_their_place_in_the_call(corpus, switch
         (("--switch-decisions", "gready"), "--switch-decisions 'gready' is neither greedy"),
         (("--switch-random-keep", 2), "--switch-random-keep 2"),
         (("--switch-precision", "fp8"), "--switch-precision 'fp8' is unknown; choose from fp32, bf16, int8"),
-        (("--min-len", 9), "--min-len 9 is more than --max-len-b 8: give it less"),
+        (("--min-len", 9), "--min-len 9 is more than the 8 tokens that --max-len-b and the model allow: lower it"),
+        (("--min-len", 30, "--max-len-a", 0.1), "--min-len 30 is more than the .* for sources of .* tokens: lower it"),
         (("--switch-lookup", 0), "--switch-lookup '0' must be auto, off, or tokens to guess at a time, 1 to 31"),
         (("--max-source-positions", 9), "--max-source-positions 9.*--truncate-source"),
         (("--print-alignment",), "--print-alignment needs attention weights"),
         (("--score-reference", "--switch-report", "unused.json"), "leave out --score-reference"),
     ],
-    ids=["report", "decisions", "keep", "precision", "length", "lookup", "positions", "alignment", "reference"],
+    ids=[
+        "report",
+        "decisions",
+        "keep",
+        "precision",
+        "length",
+        "relative",
+        "lookup",
+        "positions",
+        "alignment",
+        "reference",
+    ],
 )
 def test_mistakes_end_with_one_message(corpus, switchable_run, flags, message):
     output = generate(corpus, switchable_run.checkpoint, *flags, check=False)

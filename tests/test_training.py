@@ -119,7 +119,10 @@ def test_a_static_student(corpus, tmp_path):
     path = {"attention_keep": [True, False, True, True, True], "ffn_keep": [True] * 4 + [False], "token_strategy": 3}
     file, report = tmp_path / "student.json", tmp_path / "report.json"
     file.write_text(json.dumps(path))
-    log = train(corpus, tmp_path / "save", 6, "--policy-decisions", file)
+    rouge = ("--eval-rouge", "--eval-rouge-args", '{"max_len_b": 4}', "--switch-report", tmp_path / "validated.json")
+    log = train(corpus, tmp_path / "save", 6, "--policy-decisions", file, *rouge)
+    validated = json.loads((tmp_path / "validated.json").read_text())["per_input"]
+    assert {name: validated[0][name] for name in path} == path, "ROUGE is of the same path"
     trained, valid = (records(log, name)[-1] for name in ("train", "valid"))
     for name in ("cost", "attention_skipped", "ffn_skipped", "tokens_dropped"):
         assert 0 < float(trained[f"train_{name}"]) < 1 and 0 < float(valid[f"valid_{name}"]) < 1
@@ -127,10 +130,13 @@ def test_a_static_student(corpus, tmp_path):
     assert "train_keep_all_nll_loss" not in trained, "no input runs another path"
     generate(corpus, tmp_path / "save/checkpoint_last.pt", "--switch-decisions", file, "--switch-report", report)
     assert json.loads(report.read_text())["ffn_skipped"] == pytest.approx(0.2)
-    # A checkpoint is validated where the file is not, and as --switch-decisions says.
-    file.unlink()
     command = ("validate", corpus, "--path", tmp_path / "save/checkpoint_last.pt", *DATA_FLAGS, *SWITCHABLE_FLAGS)
-    assert "cost 1 " in run_command(*command, "--valid-subset", "valid", "--cpu", "--batch-size", 4).stdout
+    command += ("--valid-subset", "valid", "--cpu", "--batch-size", 4)
+    file.write_text("another file of that name")
+    assert "cost 1 " in run_command(*command, "--switch-decisions", "keep-all").stdout
+    file.unlink()
+    output = run_command(*command).stdout
+    assert f"trained with --policy-decisions {file}, which is not here" in output and "cost 1 " in output
 
 
 @pytest.mark.parametrize(

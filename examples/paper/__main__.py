@@ -76,7 +76,7 @@ def listing(settings: Settings) -> str:
     """Every table with what it compares and about how long it takes alone."""
     lines = []
     for name, table in TABLES.items():
-        minutes = sum(minutes_of(system, settings) for system, _ in runs([name], settings.seeds))
+        minutes = len(runs([name], settings.seeds)) * GENERATED * settings.test_pairs / 60
         trained = {(SYSTEMS[system].training, seed) for system, seed in runs([name], settings.seeds)}
         minutes += sum(training_minutes(training, settings) for training, _ in trained)
         lines.append(f"{name:>4}  {table.title}\n      {', '.join(table.rows)}")
@@ -90,11 +90,6 @@ def training_minutes(training: str, settings: Settings) -> float:
     return seconds * settings.updates * settings.batch_size / 8 / 60
 
 
-def minutes_of(system: str, settings: Settings) -> float:
-    """Of generating for the test set; int8 takes less, which is left out."""
-    return GENERATED * settings.test_pairs / 60
-
-
 class Paper:
     """The stages in order."""
 
@@ -104,6 +99,7 @@ class Paper:
         self.args = args
         self.base = pretrained.Pretrained(argparse.Namespace(**{**vars(args), **shared}))
         self.stages, self.out = self.base.stages, args.out
+        self.commits: list[str] = []
         self.runs = runs(args.tables, self.settings.seeds)
         self.trainings = list(dict.fromkeys((SYSTEMS[system].training, seed) for system, seed in self.runs))
         self.students = sorted({str(TRAININGS[name].student) for name, _ in self.trainings if TRAININGS[name].student})
@@ -122,7 +118,7 @@ class Paper:
             if stage("train", training, seed) not in self.stages.fingerprints:
                 self.train(training, seed, model, binary)
             self.generate(system, seed, model, binary)
-        report.write(self.args.tables, self.settings, self.runs, self.stages, pairs)
+        report.write(self.args.tables, self.settings, self.runs, self.stages, pairs, self.commits)
 
     def check_commit(self) -> None:
         """Results of two commits are not mixed unless so wished.
@@ -130,13 +126,15 @@ class Paper:
         Raises:
             UserError: the folder holds another one's.
         """
-        path, now = self.out / "stages" / "commit", commit()
-        before = path.read_text(encoding="utf-8") if path.exists() else now
-        if before != now and not self.args.mix:
+        path, now = self.out / "stages" / "commits", commit()
+        before = path.read_text(encoding="utf-8").split("\n") if path.exists() else [now]
+        if before != [now] and not self.args.mix:
+            others = ", ".join(each for each in before if each != now)
             raise UserError(
-                f"--out {self.out} holds results of commit {before}, this is {now}: --fresh starts over, --mix goes on"
+                f"--out {self.out} holds results of commit {others}, this is {now}: --fresh starts over, --mix goes on"
             )
-        write_text(path, now)
+        self.commits = [*before, *([now] if now not in before else [])]
+        write_text(path, "\n".join(self.commits))
 
     def seeded(self, seed: int) -> commands.Settings:
         """The settings of one of the runs, from 1."""

@@ -14,7 +14,6 @@ from fairseq_switchdec.files import write_text
 from fairseq_switchdec.pictures.draw import Point, quality_figure, save
 
 from ..common import comparison
-from ..common.repository import commit
 from ..common.stages import Stages, records
 from .plan import FIRST_WORDS, SYSTEMS, TABLES
 
@@ -121,7 +120,8 @@ def training_figures(log: Path) -> dict[str, float]:
     found = records(log, "train")
     figures = {"parameters": float(counts[-1].replace(",", ""))} if counts else {}
     if found:
-        figures["update"] = found[-1]["train_train_wall"] / found[-1]["train_num_updates"]
+        spent = sum(epoch["train_train_wall"] for epoch in found)  # fairseq counts them anew in each
+        figures["update"] = spent / found[-1]["train_num_updates"]
     return figures
 
 
@@ -154,8 +154,21 @@ def table(name: str, outcomes: dict[str, Outcome], baselines: dict[int, Outcome]
     return f"### Table {name}: {TABLES[name].title}\n\n" + "\n".join(lines)
 
 
-def write(tables: Sequence[str], settings: Any, runs: Sequence[tuple[str, int]], stages: Stages, corpus: Path) -> None:
-    """Write results.md, results.json and the pictures into the output folder, and print the tables."""
+def write(
+    tables: Sequence[str],
+    settings: Any,
+    runs: Sequence[tuple[str, int]],
+    stages: Stages,
+    corpus: Path,
+    commits: Sequence[str],
+) -> None:
+    """Write results.md, results.json and the pictures into the output folder, and print the tables.
+
+    Args:
+        runs: systems and seeds.
+        corpus: folder of the pairs.
+        commits: that made what is in the folder.
+    """
     seeds: dict[str, list[int]] = {}
     for system, seed in runs:
         seeds.setdefault(system, []).append(seed)
@@ -170,7 +183,7 @@ def write(tables: Sequence[str], settings: Any, runs: Sequence[tuple[str, int]],
         f"Pairs: {sizes}; {settings.updates} updates of {settings.batch_size}; beam {settings.beam}. ROUGE as "
         "`rouge-score` has it, with stemming. Intervals: paired bootstrap over the test inputs, of means over seeds. "
         "Seconds: beam search in batches of 16, one system after the other.",
-        f"Commit {commit()}; {comparison.hardware()}; {packages}.",
+        f"Commit {', '.join(commits)}; {comparison.hardware()}; {packages}.",
     ]
     text = "\n\n".join([*(table(name, outcomes, baselines) for name in tables), *notes]) + "\n"
     content = {
@@ -186,7 +199,7 @@ def write(tables: Sequence[str], settings: Any, runs: Sequence[tuple[str, int]],
         "tables": {name: {"title": TABLES[name].title, "rows": TABLES[name].rows} for name in tables},
         "settings": asdict(settings),
         "stage_seconds": {name: stages.seconds(name) for name in stages.fingerprints},
-        "commit": commit(),
+        "commits": list(commits),
         "hardware": comparison.hardware(),
         "versions": versions,
     }

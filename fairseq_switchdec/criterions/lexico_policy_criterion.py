@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ from ..seconds import Seconds
 from .budgets import check_reachable, knot_costs
 from .objective import PathLoss
 
+logger = logging.getLogger(__name__)
+
 #: Marks the sums of `PathLoss.measures` in what is logged.
 MEASURE = "measure_"
 
@@ -81,11 +84,19 @@ class LexicoPolicyCriterion(FairseqCriterion):
         self.objective = task.build_objective(cfg)
         self.rule = build_rule(cfg)
         self.learner: PolicyLearner | None = None
-        #: Of ``--policy-decisions FILE``; a checkpoint may be validated where that file is not.
+        #: Of ``--policy-decisions FILE``, and as decisions of the model.
         self.entries: list[Any] | None = None
+        self.forced: Decisions | None = None
         choice = cfg.policy_decisions
-        if choice not in TRAINING_DECISIONS and (task.trains or os.path.exists(choice)):
+        if choice in TRAINING_DECISIONS:
+            return
+        if task.trains or (task.source.choice == "greedy" and os.path.exists(choice)):
             self.entries = read_entries(choice, "--policy-decisions", TRAINING_DECISIONS)
+        elif task.source.choice == "greedy":
+            logger.warning(
+                "the model was trained with --policy-decisions %s, which is not here: it is validated as "
+                "--switch-decisions says", choice,
+            )  # fmt: skip
 
     def train(self, mode: bool = True) -> LexicoPolicyCriterion:
         """fairseq's trainer calls this once before an update's first micro-batch, also after an update that was skipped
@@ -102,8 +113,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
             return rollout.loss, rollout.sample_size, rollout.log
         self.require_switchable(model)
         decisions = self.task.run_decisions(model, sample)
-        if self.entries is not None and self.task.source.choice == "greedy":  # of a policy that did not learn
-            decisions = self.forced_decisions(model.encoder.space, self.task.input_ids(sample))
         dial = model.encoder.policy.dial
         if isinstance(decisions, GreedyChoice) and decisions.budgets is None and dial is not None and self.learner:
             decisions = GreedyChoice(dial.in_turn(self.task.input_ids(sample)))  # validation of a training
@@ -162,9 +171,10 @@ class LexicoPolicyCriterion(FairseqCriterion):
 
     def forced_decisions(self, space: DecisionSpace, ids: Tensor) -> Decisions:
         """Of ``--policy-decisions FILE``, in turn by input id, int64 (B,)."""
-        assert self.entries is not None
-        decisions = forced(space, self.entries, f"--policy-decisions {self.cfg.policy_decisions}")
-        return decisions.select(ids.cpu() % len(decisions))
+        if self.forced is None:
+            assert self.entries is not None
+            self.forced = forced(space, self.entries, f"--policy-decisions {self.cfg.policy_decisions}")
+        return self.forced.select(ids.cpu() % len(self.forced))
 
     def greedy_decisions(
         self, policy: SwitchPolicy, sampled: PathLoss, budgets: Tensor | None

@@ -26,7 +26,7 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
     products = {"output_projection": ("output_projection",)}
     #: How much is guessed from the source in decoding with one hypothesis; None: nothing.
     lookup: Lookup | None = None
-    #: Of a batch's inputs that were last decoded so, how many runs read tokens of each; None where nothing was guessed.
+    #: Of the batch that was last decoded so, how many runs each input took; None where nothing was guessed.
     runs: list[int] | None = None
 
     def set_output(
@@ -81,9 +81,9 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
         assert encoder_out is not None
         extra = {"attn": [None], "decisions": encoder_out["decisions"], "features": encoder_out["features"]}
         if incremental_state is not None and not features_only and not return_all_hiddens:
-            lookahead = self.lookahead(prev_output_tokens, encoder_out, incremental_state)
-            if lookahead is not None:
-                return self.look_ahead(prev_output_tokens, encoder_out, incremental_state[CACHE], lookahead), extra
+            ahead = self.start_lookahead(prev_output_tokens, encoder_out, incremental_state)
+            if ahead is not None:
+                return self.known_logits(prev_output_tokens, encoder_out, incremental_state[CACHE], ahead), extra
         states: list[Tensor] | None = [] if return_all_hiddens else None
         x = self.extract_features(prev_output_tokens, encoder_out, incremental_state, states)
         if states is not None:
@@ -140,10 +140,12 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
         """The cache of a decoding that begins."""
         raise NotImplementedError
 
-    def lookahead(
+    def start_lookahead(
         self, prev_output_tokens: Tensor, encoder_out: dict[str, Any], incremental_state: dict[str, Any]
     ) -> Lookahead | None:
-        """What is computed ahead in this decoding, if anything is: with `lookup` and one hypothesis an input."""
+        """What is computed ahead in this decoding, if anything is, begun with its first step: with `lookup` and one
+        hypothesis an input.
+        """
         if LOOKAHEAD in incremental_state:
             known: Lookahead = incremental_state[LOOKAHEAD]
             return known
@@ -152,14 +154,17 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
         self.runs = None
         if self.lookup is None or len(prev_output_tokens) > len(encoder_out["decisions"]):
             return None
-        sources = [row[row != self.padding_idx].tolist() for row in encoder_out["src_tokens"][0].cpu()]
+        words = self.output_embedding[0].num_embeddings  # of a dictionary that the source's need not be
+        sources = [
+            row[(row != self.padding_idx) & (row < words)].tolist() for row in encoder_out["src_tokens"][0].cpu()
+        ]
         incremental_state[CACHE] = self.new_cache(encoder_out, 1)
         created = Lookahead(sources, self.lookup, self.max_positions(), self.dictionary.eos())
         incremental_state[LOOKAHEAD], self.runs = created, created.runs
         return created
 
-    def look_ahead(
-        self, prev_output_tokens: Tensor, encoder_out: dict[str, Any], cache: DecoderCache, lookahead: Lookahead
+    def known_logits(
+        self, prev_output_tokens: Tensor, encoder_out: dict[str, Any], cache: DecoderCache, ahead: Lookahead
     ) -> Tensor:
         """Logits of the newest position, (B, 1, V), which may be known already."""
 
@@ -167,7 +172,7 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
             cache.open(steps)
             return self.output_layer(self.extract_step(tokens, steps, encoder_out, cache).squeeze(2))
 
-        return lookahead.answer(prev_output_tokens[:, -1], run, cache).unsqueeze(1)
+        return ahead.answer(prev_output_tokens[:, -1], run, cache).unsqueeze(1)
 
     def output_layer(self, features: Tensor, **unused: Any) -> Tensor:
         """Hidden states (..., D) to logits (..., V)."""

@@ -50,7 +50,9 @@ class Embeds(nn.Module):
         """The embedded positions of tokens, (..., D), of which no padding comes before; int64 (...,)."""
         if self.embed_positions is None:
             return None
-        learned = isinstance(self.embed_positions, nn.Embedding)
-        table = self.embed_positions.weight if learned else self.embed_positions.weights
         padding: int = self.embed_positions.padding_idx
-        return F.embedding(steps + padding + 1, table.to(self.embed_tokens.weight))
+        if isinstance(self.embed_positions, nn.Embedding):
+            return F.embedding(steps + padding + 1, self.embed_positions.weight)
+        # fairseq's sinusoidal table follows no model to its device; its own forward pass moves it in the same way.
+        self.embed_positions.weights = self.embed_positions.weights.to(self.embed_tokens.weight)
+        return F.embedding(steps + padding + 1, self.embed_positions.weights)

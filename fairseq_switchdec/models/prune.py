@@ -73,8 +73,10 @@ def kept_layers(space: DecisionSpace, decisions: Decisions, where: str) -> list[
     cross = attention[: space.encoder_layers] + decisions.cross_attention_keep[0].tolist()
     for layer, keeps in enumerate(zip(attention, ffn, cross)):
         if len(set(keeps)) > 1:
+            place, stack = layer - space.encoder_layers, "encoder " if space.decoder_layers else ""
+            name = f"decoder layer {place + 1}" if place >= 0 else f"{stack}layer {layer + 1}"
             raise UserError(
-                f"{where} keeps a part of layer {layer}, which only a switchable model can: keep or skip all of its "
-                "attention and feed-forward, or run the checkpoint with --switch-decisions FILE"
+                f"{where} keeps a part of {name}, which only a switchable model can: keep or skip all of its attention "
+                f"and feed-forward, or run the checkpoint with --switch-decisions {where.partition(' ')[2]}"
             )
     return attention

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..cost import Geometry, Lengths
 from ..errors import UserError
+from ..generation.lengths import check_batch, check_lengths
 from ..generation.report import decoding_steps
 from ..generation.run_settings import file_or_word, source_settings
 from ..glue.rows import LONGEST_WORD
@@ -100,6 +101,7 @@ class GenerationPredictor:
 
     def __init__(self, task: Any, args: Namespace, model: Any):
         self.rows_are_lines = not is_parquet(getattr(args, "input", ""))
+        self.counted = "line" if self.rows_are_lines else "row"
         self.task, self.args, self.openings = task, args, model.openings
         self.check_search(model.max_decoder_positions() - 1)
         if args.begin_with_bos is not None:
@@ -131,11 +133,7 @@ class GenerationPredictor:
         for name in ("max_len_a", "max_len_b", "min_len", "no_repeat_ngram_size"):
             if getattr(args, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)} must be 0 or more")
-        if not args.max_len_a and args.min_len > min(args.max_len_b, longest):
-            raise UserError(
-                f"--min-len {args.min_len} is more than the {min(args.max_len_b, longest)} tokens that --max-len-b and "
-                "the model allow"
-            )
+        check_lengths(args, longest)
 
     def searching(self, args: Namespace) -> GenerationPredictor:
         """The same predictor with other options of beam search, those of `DECODING`."""
@@ -149,7 +147,7 @@ class GenerationPredictor:
         return {
             "source": self.reading,
             "generation": {name: getattr(self.args, name) for name in DECODING},
-            "lookup": self.args.switch_lookup,
+            "lookup": self.args.switch_lookup if self.args.beam == 1 else "off",
             "text_column": self.args.text_column,
             "begins_with_bos": [self.openings.source, self.openings.target],
             **{name: file_or_word(getattr(self.args, name)) for name in files},
@@ -188,6 +186,7 @@ class GenerationPredictor:
         """What is written for each input."""
         if self.generator is None:  # the model has its place and precision only now
             self.generator = self.task.build_generator([model], self.args)
+        check_batch(self.generator, net_input["src_tokens"])
         prefix = self.openings.prefix(net_input["src_tokens"], self.target.bos())
         found = self.generator.generate([model], {"net_input": net_input}, prefix_tokens=prefix)
         scores = torch.stack([beams[0]["score"] for beams in found]).float()

@@ -95,7 +95,8 @@ class Runner:
                 raise RowError(row.reason)
             return self.predictor.encode(row)
         except RowError as error:
-            where = getattr(row, "place", f"line {row.line}")  # a file that is one document has no lines
+            counted = getattr(self.predictor, "counted", "line")
+            where = getattr(row, "place", f"{counted} {row.line}")  # a file that is one document has no lines
             place = f"{self.args.input}, {where} ({self.predictor.unit} {row.index}): {error}"
             if self.args.strict:
                 raise BadRowError(place) from None

@@ -70,16 +70,33 @@ def read_table(path: str, column: str) -> Iterator[TextRow | Unusable]:
     line = 0
     try:
         with ParquetFile(path) as file:
-            known = file.schema_arrow.names
-            if column not in known:
-                raise UserError(f"{path} has no column {column!r}, but {', '.join(known)}: name it with --text-column")
-            wanted = [name for name in (column, "id", "index") if name in known]
-            for batch in file.iter_batches(batch_size=1024, columns=wanted):
-                for content in batch.to_pylist():
+            types = {part.name: part.type for part in file.schema_arrow}
+            if column not in types:
+                known = ", ".join(types) or "none"
+                raise UserError(f"{path} has no column {column!r} (it has: {known}): name it with --text-column")
+            names = [name for name in ("id", "index") if name in types and is_name(types[name])]
+            for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys([column, *names]))):
+                for row in range(batch.num_rows):
                     line += 1
-                    yield read_content(line, content, column)
-    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
+                    yield read_row(line, batch, row, column)
+    except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path} cannot be read after row {line}: {error}") from None
+
+
+def is_name(kind: Any) -> bool:
+    """Whether a column of a type of pyarrow's can hold names of rows: strings or whole numbers."""
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind))
+
+
+def read_row(line: int, batch: Any, row: int, column: str) -> TextRow | Unusable:
+    """A row of a table's part, a ``pyarrow.RecordBatch``."""
+    try:
+        content = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
+    except ValueError as error:  # such as text that is not UTF-8
+        return Unusable(line, str(line - 1), str(error))
+    return read_content(line, content, column)
 
 
 def read_line(line: int, raw: bytes) -> TextRow | Unusable:

@@ -26,8 +26,8 @@ from .cache import DecoderCache
 #: Of how many tokens occurrences are looked for, the most first, and up to how many are compared.
 SIZES, LONGEST = (3, 2, 1), 8
 
-#: Steps that an input is ahead at most: each holds its logits.
-AHEAD = 32
+#: Steps that an input is ahead at most, and all of a batch together: each holds its logits.
+AHEAD, HELD = 32, 512
 
 #: ``--switch-lookup N`` at most.
 MOST = 31
@@ -35,7 +35,7 @@ MOST = 31
 #: How likely the token after an occurrence of so many tokens is right, before anything is known of a batch (about as
 #: summaries of news and dialogues have it), and how many guesses that is worth.
 ODDS, WORTH = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85), 8.0
-#: How many right guesses it takes to doubt all of them.
+#: How much it takes to doubt all guesses, or their use: in right guesses, or in steps.
 DOUBT = 4.0
 
 
@@ -81,21 +81,28 @@ class Text:
         """The next token."""
         place = len(self.tokens)
         for size in SIZES:
-            some = tuple(self.tokens[place - size :])
-            if size <= place <= self.followers.get(some, place):  # a later place was cut
-                self.followers[some] = place
+            if size <= place and self.after(size) is None:
+                self.followers[tuple(self.tokens[place - size :])] = place
         self.tokens.append(token)
 
     def cut(self, length: int) -> None:
         """Only the first so many tokens are left."""
         del self.tokens[length:]
 
+    def after(self, size: int) -> int | None:
+        """The place after the first occurrence of the last so many tokens, before this one."""
+        length = len(self.tokens)
+        some = self.tokens[length - size :]
+        place = self.followers.get(tuple(some), length)
+        # What stood there may have been cut.
+        return place if place < length and self.tokens[place - size : place] == some else None
+
     def guesses(self, most: int) -> tuple[int, list[int]]:
         """How many of the last tokens occurred before, and the tokens that followed there, at most so many."""
         length = len(self.tokens)
         for size in SIZES:
-            place = self.followers.get(tuple(self.tokens[length - size :]), length)
-            if size <= length and place < length:
+            place = self.after(size) if size <= length else None
+            if place is not None:
                 while size < min(LONGEST, place) and self.tokens[place - size - 1] == self.tokens[length - size - 1]:
                     size += 1
                 return size, self.tokens[place : place + most]
@@ -172,17 +179,17 @@ class Row:
         """Choose what a run reads: the first token whose logits are not known, and guesses.
 
         Args:
-            room: steps until the longest target.
+            room: steps that may be known.
             most: guesses.
             end: ``</s>``, after which nothing comes.
         """
         self.size, self.inputs = 0, []
         ahead = len(self.known)
-        if ahead >= min(AHEAD, room) or (ahead and self.guess == end):
+        if ahead >= room or (ahead and self.guess == end):
             return
         if ahead:
             self.text.append(self.guess)
-        self.size, guesses = self.text.guesses(min(most, AHEAD - ahead - 1, room - ahead - 1))
+        self.size, guesses = self.text.guesses(min(most, room - ahead - 1))
         self.inputs = [self.text.tokens[-1], *guesses]
 
     def verify(self, logits: Tensor, likely: list[int]) -> int:
@@ -196,7 +203,7 @@ class Row:
             right += 1
         for token in self.inputs[1:right]:
             self.text.append(token)
-        self.known.extend(logits[:right].unbind())
+        self.known.extend(logits[:right].clone().unbind())  # a view would hold the logits of the whole run
         self.guess = likely[right - 1]
         return right
 
@@ -211,7 +218,9 @@ class Lookahead:
         end: ``</s>``.
 
     Attributes:
-        runs: of the decoder that read tokens of each input.
+        runs: of the decoder while each input was written.
+        gained: steps that took no run; ``worth``, how many they would have been if all inputs had got as far ahead as
+            they did on average: a batch waits for its slowest one.
     """
 
     def __init__(self, sources: Sequence[Sequence[int]], lookup: Lookup, longest: int, end: int):
@@ -221,6 +230,7 @@ class Lookahead:
         self.longest = longest
         self.end = end
         self.odds = Odds()
+        self.gained = self.worth = DOUBT
         self.step = 0
 
     def answer(self, newest: Tensor, run: Callable[[Tensor, Tensor], Tensor], cache: DecoderCache) -> Tensor:
@@ -238,15 +248,21 @@ class Lookahead:
         ready = [bool(row.known) for row in self.rows]
         self.odds.known += len(ready) - held.count(True) + ready.count(True)
         self.odds.taken += ready.count(True)
-        if not all(ready):
+        if all(ready):
+            self.gained += 1
+        else:
             self._run(newest.device, run, cache)
         self.step += 1
         return torch.stack([row.known[0] for row in self.rows])
 
+    def room(self) -> int:
+        """How many steps of an input may be known."""
+        return min(self.longest - self.step, AHEAD, max(2, HELD // len(self.rows)))
+
     def _run(self, device: torch.device, run: Callable[[Tensor, Tensor], Tensor], cache: DecoderCache) -> None:
         rows = self.rows
         for row in rows:
-            row.prepare(self.longest - self.step, self.lookup.most, self.end)
+            row.prepare(self.room(), self.lookup.most, self.end)
         width = self._width()
         tokens, steps = [], []
         for row in rows:
@@ -259,20 +275,24 @@ class Lookahead:
         right = []
         for row, part, likely in zip(rows, logits, logits.argmax(-1).tolist()):
             right.append(row.verify(part, likely) if row.inputs else 0)
-            self.runs[row.place] += bool(row.inputs)
+            self.runs[row.place] += 1
             if len(row.inputs) > 1:
                 self.odds.learn(row.size, right[-1] - 1, len(row.inputs) - 1)
+        self.worth += sum(max(0, count - 1) for count in right) / len(rows)
         cache.close(torch.arange(width, device=device) < torch.tensor(right, device=device).unsqueeze(1))
 
     def _width(self) -> int:
-        """How many tokens of an input a run reads: as long as one more for all of them is worth its price."""
-        guesses = [len(row.inputs) - 1 for row in self.rows if row.inputs]
-        most = max(guesses)
+        """How many tokens of an input a run reads: as long as one more for all of them is worth its price.
+
+        Only inputs of which nothing is known are worth one: the others are ahead of them already.
+        """
+        most = max(len(row.inputs) for row in self.rows) - 1
         if not self.lookup.price:
             return 1 + most
-        chances = [self.odds.chances(row.size, len(row.inputs) - 1) for row in self.rows if row.inputs]
+        waiting = [row for row in self.rows if not row.known]
+        chances = [self.odds.chances(row.size, len(row.inputs) - 1) for row in waiting]
         price = self.lookup.price * len(self.rows)
-        least = price / (1 + price) * len(self.rows)
+        least = price / (1 + price) * len(waiting) * max(1.0, self.worth / self.gained)
         for place in range(most):
             if sum(each[place] for each in chances if place < len(each)) < least:
                 return 1 + place
@@ -282,3 +302,4 @@ class Lookahead:
         """Follow the generator: row r continues row ``new_order[r]``, int64 (B',)."""
         if len(new_order) < len(self.rows):
             self.rows = [self.rows[row] for row in new_order.tolist()]
+            self.gained = self.worth = DOUBT  # it may have been the slowest one

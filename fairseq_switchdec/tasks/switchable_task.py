@@ -21,6 +21,7 @@ from ..criterions.objective import GenerationObjective
 from ..decisions import Decisions
 from ..errors import UserError
 from ..generation.decision_source import GreedyRecorder
+from ..generation.lengths import check_batch, check_lengths
 from ..generation.ngram_block import NGramBlock
 from ..generation.reading import compare
 from ..generation.report import decoding_steps, synchronize
@@ -46,6 +47,7 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         super().__init__(cfg, src_dict, tgt_dict)
         self.set_up_switching(cfg)
         self.lookup = Lookup.parse(cfg.switch_lookup)
+        self.told = False
         check_range("switch_compare", cfg.switch_compare, "0 or more", lambda value: value >= 0)
         if cfg.switch_seconds is not None:
             if cfg.switch_report is None:
@@ -200,8 +202,12 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         self.check_generation(models, args)
         if self.cfg.switch_report is not None and not self.report.run.get("model"):
             self.report.run |= run_settings(models[0], self.cfg, args)  # before its weights are packed
-        if self.cfg.switch_lookup.isdecimal() and getattr(args, "beam", 1) > 1:
-            logger.warning("--switch-lookup %s is for --beam 1: nothing is guessed", self.cfg.switch_lookup)
+        guessing = any(hasattr(model.decoder, "lookup") for model in models) and getattr(args, "beam", 1) == 1
+        if self.cfg.switch_lookup.isdecimal() and not guessing and not self.told:
+            logger.warning(
+                "--switch-lookup %s is for switchable models and --beam 1: nothing is guessed", self.cfg.switch_lookup
+            )
+            self.told = True
         for model in models:
             if hasattr(model, "pack"):
                 model.pack(self.cfg.switch_precision)
@@ -252,10 +258,7 @@ class SwitchableTask(SwitchingTask, TranslationTask):
                     "switchable_...), or one of a plain BART that can run as such; --path names neither"
                 )
             return
-        shortest, longest = getattr(args, "min_len", 1), getattr(args, "max_len_b", 200)
-        relative = getattr(args, "max_len_a", 0) or getattr(args, "match_source_len", False)
-        if not relative and shortest > longest:
-            raise UserError(f"--min-len {shortest} is more than --max-len-b {longest}: give it less, or that more")
+        check_lengths(args, min(model.max_decoder_positions() for model in models) - 1)
         for name in ("print_alignment", "replace_unk"):
             if getattr(args, name, None):
                 raise UserError(
@@ -297,6 +300,7 @@ class SwitchableTask(SwitchingTask, TranslationTask):
         if not hasattr(encoder, "policy"):  # not a model of ours
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
         src_tokens = sample["net_input"]["src_tokens"]
+        check_batch(generator, src_tokens)
         if prefix_tokens is None:
             prefix_tokens = models[0].openings.prefix(src_tokens, self.target_dictionary.bos())
         decisions = self.run_decisions(models[0], sample)

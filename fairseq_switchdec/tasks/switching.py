@@ -168,8 +168,13 @@ class SwitchingTask:
     # --- running a trained model ---
 
     def run_decisions(self, model: Any, sample: dict[str, Any]) -> Decisions | GreedyChoice:
-        """What ``--switch-decisions`` and ``--switch-budget`` say about a batch."""
+        """What ``--switch-decisions`` and ``--switch-budget`` say about a batch.
+
+        In the training of a static student its decisions, in place of a policy's that has learned none.
+        """
         ids = self.input_ids(sample)
+        if self.source.choice == "greedy" and getattr(self.criterion, "entries", None) is not None:
+            return self.criterion.forced_decisions(model.encoder.space, ids)
         return self.source(model.encoder.space, ids, lambda: self.greedy_decisions(model), sample.get("rows"))
 
     def input_ids(self, sample: dict[str, Any]) -> Tensor:

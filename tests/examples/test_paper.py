@@ -123,6 +123,9 @@ def test_results_of_two_commits_are_not_mixed(tmp_path, monkeypatch, corpus):
         paper.Paper(args).check_commit()
     args.mix = True
     paper.Paper(args).check_commit()
+    args.mix = False
+    with pytest.raises(UserError, match="holds results of commit abc, this is def"):
+        paper.Paper(args).check_commit()
 
 
 def test_the_most_frequent_path():
@@ -179,23 +182,23 @@ def test_evenly():
 
 
 def test_report(tmp_path, monkeypatch, corpus):
-    monkeypatch.setattr(report, "commit", lambda: "abc")
     stages = Stages(tmp_path / "out")
     settings = paper.Settings(seeds=2)
     runs = plan.runs(["3", "8", "9", "10"], 2)
-    record = {"train_train_wall": "8", "train_num_updates": "4"}
+    epochs = [{"train_train_wall": "5", "train_num_updates": "3"}, {"train_train_wall": "3", "train_num_updates": "4"}]
+    records = "".join(f"... | INFO | train | {json.dumps(record)}\n" for record in epochs)
     for system, seed in runs:
         name = f"{system}-{seed}".replace(" ", "-")
         right = 6 if system == "plain" else 3 + seed
         write_generated(stages.out, name, [f"red green blue {i}" if i < right else "no" for i in range(6)])
         training = f"{plan.SYSTEMS[system].training}-{seed}".replace(" ", "-")
-        log = f"num. shared model params: 1,234 (num. trained: 9)\n... | INFO | train | {json.dumps(record)}\n"
+        log = f"num. shared model params: 1,234 (num. trained: 9)\n{records}"
         stages.log(f"train-{training}").write_text(log)
-    report.write(["3", "8", "9", "10"], settings, runs, stages, corpus)
+    report.write(["3", "8", "9", "10"], settings, runs, stages, corpus, ["abc", "def"])
     text = (stages.out / "results.md").read_text()
     rows = {line.split(" | ")[0][2:]: line.split(" | ") for line in text.split("\n") if line.startswith("| ")}
-    assert "### Table 3: other ways to compute less" in text and "Commit abc" in text
-    assert rows["first words"][1:4] == ["0.00"] * 3 or float(rows["first words"][1]) < 50
+    assert "### Table 3: other ways to compute less" in text and "Commit abc, def;" in text
+    assert rows["first words"][1] == "33.33", "of 'article 3', the 3 is in 'red green blue 3'"
     content = json.loads((stages.out / "results.json").read_text())
     systems = content["systems"]
     assert systems["plain"]["rouge"] == [100.0] * 3 and systems["plain"]["seeds"] == 2

@@ -118,6 +118,19 @@ def test_greedy_texts_are_the_same(looking: Any, said: str, options: str, packed
     assert all(0 < runs <= most for runs, most in zip(looking.decoder.runs, steps))
 
 
+def test_a_source_of_another_dictionary() -> None:
+    """Its words are none of the target's where they have higher numbers."""
+    dictionary = make_dictionary()
+    model = build_switchable(dictionary, build_stock(dictionary))
+    src_tokens = sources(model, 9)
+    encoded = model.encoder(src_tokens, decisions=model.encoder.space.keep_all(1))
+    encoded["src_tokens"] = [torch.tensor([[700, 5, 700, 6, 2]])]
+    model.decoder.lookup, state = Lookup(7, 0.0), {}
+    with torch.no_grad():
+        model.decoder(torch.tensor([[2]]), encoder_out=encoded, incremental_state=state)
+    assert state[LOOKAHEAD].rows[0].text.tokens == [5, 6, 2, 2]
+
+
 def test_fewer_runs_where_a_text_repeats(looking: Any) -> None:
     """A random model soon says the same again and again."""
     src_tokens = sources(looking, 9)

@@ -209,9 +209,21 @@ def test_a_table_that_cannot_be_read(predict, tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"title": ["w1"], "body": ["w2"]}), tmp_path / "rows.parquet")
-    with pytest.raises(SystemExit, match="has no column 'text', but title, body: name it with --text-column"):
+    with pytest.raises(SystemExit, match=r"has no column 'text' \(it has: title, body\): name it with --text-column"):
         predict(tmp_path / "rows.parquet")
     content = (tmp_path / "rows.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(content[:-20])
     with pytest.raises(SystemExit, match=r"cut\.parquet cannot be read after row 0"):
         predict(tmp_path / "cut.parquet", "--text-column", "body")
+
+
+def test_a_bad_row_of_a_table_keeps_its_place(predict, tmp_path, caplog):
+    """One that is not UTF-8; what is no name is not read."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    texts = pyarrow.array([b"w1 w2", b"\xff\xfe", b"w3"], pyarrow.binary()).view(pyarrow.string())
+    stamps = pyarrow.array([1, 2, 3], pyarrow.timestamp("ns"))
+    parquet.write_table(pyarrow.table({"text": texts, "id": stamps}), tmp_path / "rows.parquet")
+    found = predict(tmp_path / "rows.parquet")
+    assert [("error" in line, line["index"]) for line in found] == [(False, "0"), (True, "1"), (False, "2")]
+    assert "utf-8" in found[1]["error"] and "rows.parquet, row 2 (text 1)" in caplog.text

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fairseq_switchdec.errors import UserError
-from fairseq_switchdec.runtime.lookup import AHEAD, LONGEST, MOST, ODDS, Lookahead, Lookup, Odds, Text
+from fairseq_switchdec.runtime.lookup import AHEAD, HELD, LONGEST, MOST, ODDS, Lookahead, Lookup, Odds, Text
 
 END, VOCABULARY = 2, 60
 
@@ -62,6 +62,16 @@ def test_a_text_that_was_cut_guesses_nothing_that_is_gone() -> None:
     text.append(7)
     size, guesses = text.guesses(5)
     assert size == 1 and guesses == [9, 7], "what followed 7 was cut, 9 took its place"
+    text = Text([10, 11, 12])
+    for token in (20, 21, 22):
+        text.append(token)
+    text.cut(4)
+    for token in (30, 31, 32, 33, 21):
+        text.append(token)
+    assert text.guesses(3) == (0, []), "21 never occurred before"
+    for token in (40, 21):
+        text.append(token)
+    assert text.guesses(3) == (1, [40, 21])
     assert Text([]).guesses(4) == (0, [])
 
 
@@ -88,12 +98,12 @@ class Decoder:
         self.targets = targets
         self.places = list(range(len(targets)))  # of the rows that are left
         self.past: list[dict[int, int]] = [{} for _ in targets]
-        self.widths: list[int] = []
+        self.shapes: list[tuple[int, int]] = []
         self.opened: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, tokens: Tensor, steps: Tensor) -> Tensor:
         assert tokens.shape == steps.shape and len(tokens) == len(self.places) and self.opened is None
-        self.widths.append(tokens.size(1))
+        self.shapes.append((tokens.size(0), tokens.size(1)))
         self.opened = tokens, steps
         logits = torch.zeros(*tokens.shape, VOCABULARY)
         for row, place in enumerate(self.places):
@@ -104,6 +114,11 @@ class Decoder:
                 following = target[step] if all(right) else (step + column) % VOCABULARY
                 logits[row, column, following] = 1.0
         return logits
+
+    @property
+    def widths(self) -> list[int]:
+        """Tokens of an input that each run read."""
+        return [width for _, width in self.shapes]
 
     def close(self, stays: Tensor) -> None:
         assert self.opened is not None
@@ -161,7 +176,7 @@ def test_the_text_is_the_same_whatever_is_guessed(lookup: Lookup, inputs: int, c
     lookahead, decoder = decode(lookup, sources, targets)
     steps = max(map(len, targets))
     assert len(decoder.widths) <= steps and max(decoder.widths) <= 1 + lookup.most
-    assert len(decoder.widths) >= max(lookahead.runs) and sum(lookahead.runs) <= sum(map(len, targets))
+    assert len(decoder.widths) == max(lookahead.runs) and all(0 < runs <= steps for runs in lookahead.runs)
 
 
 def test_a_copied_text_takes_few_runs() -> None:
@@ -189,12 +204,32 @@ def test_one_input_that_copies_is_no_reason_for_many_that_do_not() -> None:
     assert max(alone.widths) > 4 and max(many.widths[:40]) == 1, "of the last few inputs it may pay"
 
 
+@pytest.mark.parametrize("copying_inputs, others", [(7, 1), (6, 2), (15, 1), (3, 1), (2, 2), (1, 1)])
+def test_many_inputs_that_copy_wait_for_one_that_does_not(copying_inputs: int, others: int) -> None:
+    """What they are ahead saves no run, so `auto` does not pay for it."""
+    pairs = [copying(seed, 1.0) for seed in range(copying_inputs)] + [copying(50 + seed, 0.0) for seed in range(others)]
+    sources, targets = map(list, zip(*pairs))
+
+    def price(widths: list[tuple[int, int]]) -> float:
+        return sum(1 + Lookup().price * rows * width for rows, width in widths)
+
+    _, auto = decode(Lookup(), sources, targets)
+    _, without = decode(Lookup(1, 1e9), sources, targets)
+    assert {width for _, width in without.shapes} == {1} and price(auto.shapes) <= 1.04 * price(without.shapes)
+
+
+def test_many_inputs_that_copy_go_ahead_together() -> None:
+    sources, targets = map(list, zip(*(copying(seed, 1.0) for seed in range(8))))
+    _, decoder = decode(Lookup(), sources, targets)
+    assert len(decoder.widths) < 0.7 * max(map(len, targets))
+
+
 def test_each_input_is_ahead_as_far_as_its_guesses_were_right() -> None:
     pairs = [copying(3, 1.0), copying(4, 1.0), copying(5, 0.0)]
     sources, targets = map(list, zip(*pairs))
     lookahead, decoder = decode(Lookup(7, 0.0), sources, targets)
-    assert lookahead.runs[0] < lookahead.runs[2] > lookahead.runs[1]
-    assert len(decoder.widths) == lookahead.runs[2], "the slowest one's runs are all that there are"
+    assert len(decoder.widths) == lookahead.runs[2] > 30, "the slowest one's runs are all that there are"
+    assert lookahead.runs[0] < len(targets[0]) and sum(width > 1 for width in decoder.widths[:12]) > 2
 
 
 def test_nothing_is_read_beyond_the_longest_target() -> None:
@@ -212,6 +247,24 @@ def test_logits_are_held_for_a_limited_number_of_steps() -> None:
         lookahead.answer(torch.tensor([token]), decoder, decoder)  # type: ignore[arg-type]
         held.append(len(lookahead.rows[0].known))
     assert 20 < max(held) <= AHEAD
+
+
+def test_no_more_logits_are_kept_than_are_known() -> None:
+    """A row's are no view of a whole run's; of many inputs fewer are known."""
+    sources, targets = map(list, zip(*(copying(seed, 1.0) for seed in range(16))))
+    decoder, lookahead = Decoder(targets), Lookahead(sources, Lookup(MOST, 0.0), 100, END)
+    newest, most = torch.full((16,), END), 0
+    for _ in range(30):
+        newest = lookahead.answer(newest, decoder, decoder).argmax(-1)  # type: ignore[arg-type]
+        kept = {
+            each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
+            for row in lookahead.rows
+            for each in row.known
+        }
+        known = sum(len(row.known) for row in lookahead.rows)
+        assert sum(kept.values()) <= 2 * known * VOCABULARY * 4
+        most = max(most, known)
+    assert 40 < most <= HELD and Lookahead([[]] * 300, Lookup(), 100, END).room() == 2
 
 
 def test_what_the_generator_does_not_take_is_forgotten() -> None:
