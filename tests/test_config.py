@@ -71,7 +71,6 @@ NAN, INF = float("nan"), float("inf")
     [
         ("policy_rule", "best"),
         ("policy_rule", ""),
-        ("policy_decisions", "greedy"),
         ("policy_flops_budget", 0.0),
         ("policy_flops_budget", 1.1),
         ("policy_flops_budget", -0.5),
