@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ..cost import Geometry, Lengths
@@ -46,6 +47,15 @@ class Encoded:
 
     inputs: list[Tensor]
     row: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: a small tensor takes as long to pickle as to compute with, its numbers do not."""
+        return unpacked, ([tokens.tolist() for tokens in self.inputs], self.row)
+
+
+def unpacked(inputs: list[list[int]], row: Any) -> Encoded:
+    """What `Encoded` is pickled as."""
+    return Encoded([torch.tensor(tokens, dtype=torch.long) for tokens in inputs], row)
 
 
 class Predictor(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,11 +16,26 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from support import REPO
 
 from fairseq_switchdec.errors import CallError, UserError
+from fairseq_switchdec.predict.predictor import Encoded
 from fairseq_switchdec.predict.ray_engine import AHEAD, RETRIES, RayWorkers, RemoteWorker
 from fairseq_switchdec.predict.worker import Done, Window
+
+
+def test_rows_travel_as_numbers() -> None:
+    """A window's tensors come out as they went in, and take little more than their numbers."""
+    rows = [(place, Encoded([torch.arange(place, place + 20)], {"line": place})) for place in range(100)]
+    window = Window(7, 9, [*rows, (100, "the text is empty")])
+    packed = pickle.dumps(window)
+    found = pickle.loads(packed)
+    assert len(packed) < 100 * 100 and (found.first, found.before, found.inputs) == (7, 9, 100)
+    for (place, item), (other, expected) in zip(found.rows, rows):
+        assert place == other and item.row == expected.row and item.inputs[0].dtype == torch.long
+        assert torch.equal(item.inputs[0], expected.inputs[0])
+    assert found.rows[-1] == (100, "the text is empty")
 
 
 class FakeRay:
