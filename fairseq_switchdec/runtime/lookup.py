@@ -219,7 +219,7 @@ class Lookahead:
 
     Attributes:
         runs: of the decoder while each input was written.
-        gained: steps that took no run; ``worth``, how many they would have been if all inputs had got as far ahead as
+        gained: steps that took no run; ``hoped``, how many they would have been if all inputs had got as far ahead as
             they did on average: a batch waits for its slowest one.
     """
 
@@ -230,7 +230,7 @@ class Lookahead:
         self.longest = longest
         self.end = end
         self.odds = Odds()
-        self.gained = self.worth = DOUBT
+        self.gained = self.hoped = DOUBT
         self.step = 0
 
     def answer(self, newest: Tensor, run: Callable[[Tensor, Tensor], Tensor], cache: DecoderCache) -> Tensor:
@@ -278,7 +278,7 @@ class Lookahead:
             self.runs[row.place] += 1
             if len(row.inputs) > 1:
                 self.odds.learn(row.size, right[-1] - 1, len(row.inputs) - 1)
-        self.worth += sum(max(0, count - 1) for count in right) / len(rows)
+        self.hoped += sum(max(0, count - 1) for count in right) / len(rows)
         cache.close(torch.arange(width, device=device) < torch.tensor(right, device=device).unsqueeze(1))
 
     def _width(self) -> int:
@@ -292,7 +292,7 @@ class Lookahead:
         waiting = [row for row in self.rows if not row.known]
         chances = [self.odds.chances(row.size, len(row.inputs) - 1) for row in waiting]
         price = self.lookup.price * len(self.rows)
-        least = price / (1 + price) * len(waiting) * max(1.0, self.worth / self.gained)
+        least = price / (1 + price) * len(waiting) * max(1.0, self.hoped / self.gained)
         for place in range(most):
             if sum(each[place] for each in chances if place < len(each)) < least:
                 return 1 + place
@@ -302,4 +302,4 @@ class Lookahead:
         """Follow the generator: row r continues row ``new_order[r]``, int64 (B',)."""
         if len(new_order) < len(self.rows):
             self.rows = [self.rows[row] for row in new_order.tolist()]
-            self.gained = self.worth = DOUBT  # it may have been the slowest one
+            self.gained = self.hoped = DOUBT  # it may have been the slowest one
