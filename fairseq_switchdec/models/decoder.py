@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional
 
 import torch
@@ -135,6 +135,19 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
             steps: int64, broadcast to that: which decoding step reads a token.
         """
         raise NotImplementedError
+
+    @staticmethod
+    def through(
+        layers: Iterable[nn.Module], x: Tensor, states: list[Tensor] | None, run: Callable[[int, Any, Tensor], Tensor]
+    ) -> Tensor:
+        """x after ``run(index, layer, x)`` of all layers; ``states`` gets it before and after each."""
+        for index, layer in enumerate(layers):
+            if states is not None:
+                states.append(x)
+            x = run(index, layer, x)
+        if states is not None:
+            states.append(x)
+        return x
 
     def new_cache(self, encoder_out: dict[str, Any], beams: int) -> DecoderCache:
         """The cache of a decoding that begins."""
@@ -288,13 +301,12 @@ class SwitchableDecoder(OutputDecoder, Embeds):
         """All layers, and the norm after the last one, on (B, G, T, D)."""
         source, tokens, decisions = encoder_out["encoder_out"][0], encoder_out["tokens"], encoder_out["decisions"]
         recompute = self.checkpoint_activations and self.training
-        for index, layer in enumerate(self.layers):
-            if states is not None:
-                states.append(x)
+
+        def run(index: int, layer: nn.Module, x: Tensor) -> Tensor:
             part = None if cache is None else cache.layers[index]
-            x = run_layer(layer, recompute, x, mask, source, tokens, decisions, part)
-        if states is not None:
-            states.append(x)
+            return run_layer(layer, recompute, x, mask, source, tokens, decisions, part)
+
+        x = self.through(self.layers, x, states, run)
         return x if self.layer_norm is None else self.dropout(self.layer_norm(x))
 
     def new_cache(self, encoder_out: dict[str, Any], beams: int) -> DecoderCache:

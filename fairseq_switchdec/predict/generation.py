@@ -101,7 +101,6 @@ class GenerationPredictor:
 
     def __init__(self, task: Any, args: Namespace, model: Any):
         self.rows_are_lines = not is_parquet(getattr(args, "input", ""))
-        self.counted = "line" if self.rows_are_lines else "row"
         self.task, self.args, self.openings = task, args, model.openings
         self.check_search(model.max_decoder_positions() - 1)
         if args.begin_with_bos is not None:

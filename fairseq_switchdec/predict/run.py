@@ -95,7 +95,7 @@ class Runner:
                 raise RowError(row.reason)
             return self.predictor.encode(row)
         except RowError as error:
-            counted = getattr(self.predictor, "counted", "line")
+            counted = "line" if self.predictor.rows_are_lines else "row"
             where = getattr(row, "place", f"{counted} {row.line}")  # a file that is one document has no lines
             place = f"{self.args.input}, {where} ({self.predictor.unit} {row.index}): {error}"
             if self.args.strict:

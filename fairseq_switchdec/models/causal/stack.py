@@ -218,19 +218,17 @@ class ContinuationDecoder(OutputDecoder):
         (stack,) = self.stack
         decisions, prompt = encoder_out["decisions"], encoder_out["prompt"]
         recompute = stack.checkpoint_activations and self.training
-        for index, layer in enumerate(stack.layers):
-            if states is not None:
-                states.append(x)
+
+        def run(index: int, layer: SwitchableCausalLayer, x: Tensor) -> Tensor:
             mask = source = part = None
             if cache is not None:
                 part = cache.layers[index]
                 mask = part.slots.mask
             else:
                 source = self.prompt_keys(prompt, index, decisions)
-            x = run_layer(layer.proceed, recompute, x, decisions, angles, mask, source, part)
-        if states is not None:
-            states.append(x)
-        return stack.layer_norm(x)
+            return run_layer(layer.proceed, recompute, x, decisions, angles, mask, source, part)
+
+        return stack.layer_norm(self.through(stack.layers, x, states, run))
 
     def prompt_keys(self, prompt: Any, index: int, decisions: Decisions) -> SourceKeys | None:
         """A layer's keys of the prompts, of the inputs that run its attention."""
