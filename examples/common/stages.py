@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -80,6 +81,10 @@ class Stages:
         """How long the finished stage ``name`` took, in seconds, also when this run skipped it."""
         return self._marker(name)["seconds"]
 
+    def memory(self, name: str) -> float:
+        """The peak of what the finished stage ``name`` held in memory, in MiB; 0 where an older version ran it."""
+        return self._marker(name).get("memory", 0.0)
+
     def run(
         self,
         name: str,
@@ -128,12 +133,12 @@ class Stages:
         self._write_marker(name, record)
         start = time.monotonic()
         # Models this small leave threads waiting for each other; beside other work they are several times slower.
-        status = self._run_logged(name, argv, {"OMP_NUM_THREADS": "1", **environment(**(env or {}))})
+        status, memory = self._run_logged(name, argv, {"OMP_NUM_THREADS": "1", **environment(**(env or {}))})
         missing = [str(path) for path in makes if not path.exists()]
         if status or missing:
             raise StageError(_failure(name, status, missing, self.log(name)))
         seconds = time.monotonic() - start
-        self._write_marker(name, {**record, "finished": True, "seconds": round(seconds, 2)})
+        self._write_marker(name, {**record, "finished": True, "seconds": round(seconds, 2), "memory": round(memory)})
         print(f"    {self._label(name)}done in {seconds:.0f} s", flush=True)
         return True
 
@@ -156,8 +161,8 @@ class Stages:
                 for process in list(self.processes):
                     process.terminate()
 
-    def _run_logged(self, name: str, argv: list[str], env: dict[str, str]) -> int:
-        """Runs ``argv``, all it prints into the log and the telling lines also on the screen; its exit status."""
+    def _run_logged(self, name: str, argv: list[str], env: dict[str, str]) -> tuple[int, float]:
+        """Runs ``argv``, all it prints into the log and the telling lines also on the screen: see `wait`."""
         with self.log(name).open("w", encoding="utf-8") as kept, terminable():
             kept.write(f"$ {shlex.join(argv)}\n")
             try:
@@ -166,7 +171,7 @@ class Stages:
                 )
             except OSError as error:
                 kept.write(f"{error}\n")
-                return 127
+                return 127, 0.0
             self.processes.add(process)
             assert process.stdout is not None  # asked for above
             try:
@@ -176,7 +181,7 @@ class Stages:
                     shown = progress_line(line)
                     if shown:
                         print(f"    {self._label(name)}{shown}", flush=True)
-                return process.wait()
+                return wait(process)
             finally:  # neither Ctrl-C nor a termination may leave the command running
                 if process.poll() is None:
                     process.terminate()
@@ -201,6 +206,16 @@ class Stages:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def wait(process: subprocess.Popen[Any]) -> tuple[int, float]:
+    """The exit status of a process that ends, and the peak of what it held in memory, in MiB (on Linux)."""
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except ChildProcessError:  # another thread terminated it, and saw it end
+        return process.wait(), 0.0
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss / 1024
 
 
 def records(log: Path, kind: str) -> list[dict[str, Any]]:

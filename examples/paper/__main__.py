@@ -12,42 +12,35 @@ results.json and, with matplotlib, quality against cost and against seconds.
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import dataclass, fields, replace
+import time
 from pathlib import Path
-from typing import Any
 
+from fairseq_switchdec.config import check_choice
 from fairseq_switchdec.errors import UserError
-from fairseq_switchdec.files import write_text
-from fairseq_switchdec.generation.reading import PATH, path_key
 
-from ..common import comparison
 from ..common.command_line import add_settings, check_args, command_line, read_settings, run_stages
-from ..common.random_decisions import keep_for_report
-from ..common.repository import commit, example, source
 from ..pretrained import __main__ as pretrained
-from ..pretrained import commands
-from . import report
-from .plan import BUDGET, FILE, SYSTEMS, TABLES, TRAININGS, chosen, runs
+from .plan import SYSTEMS, TABLES, TRAININGS, chosen, runs
+from .run import Paper, Settings
 
 HERE = Path(__file__).resolve().parent
-MADE = (*pretrained.MADE, "students", "paths")
+MADE = (*pretrained.MADE, "students", "pruned", "thresholds", "paths", "speed")
 HELP = {
     **pretrained.HELP,
     "flops_budget": "share of the FLOPs that ours and the students keep within",
     "seed": "the first of --seeds",
     "seeds": "runs of the systems that decide: plain, ours, random; the others run once",
+    "backbone": "smollm2, or bart: a small one from scratch, trained first on as many pairs as --scratch-updates say",
+    "scratch_updates": "of --backbone bart, before the fine-tunings",
+    "device": "auto, cpu or cuda",
+    "rounds": "turns in which seconds are measured, of each system in each; 0: they are not",
 }
-#: Seconds on two cores without AVX-512: an update of 8 pairs of the default lengths, and generating for an input.
-PLAIN, SWITCHABLE, GENERATED = 13.0, 16.0, 0.75
-
-
-@dataclass(frozen=True)
-class Settings(commands.Settings):
-    """Those of `examples.pretrained`, but for the budget; and how often."""
-
-    flops_budget: float = 0.75
-    seeds: int = 3
+BACKBONES, DEVICES = ("smollm2", "bart"), ("auto", "cpu", "cuda")
+#: Seconds where two cores multiply matrices at `GFLOPS`: an update of 8 pairs of the default lengths, of every kind of
+#: training; reading a process and its model; and for an input, generating, one by one and in a batch, and its loss.
+GFLOPS = 200.0
+UPDATE = {"plain": 5.5, "switches": 7.0, "student": 5.0, "calm": 16.0, "free": 7.0, "distilled": 7.0}
+START, ALONE, BATCHED, LOSS = 12.0, 0.7, 0.25, 0.1
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,164 +52,99 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--escape", action="store_true", help=r"in a line of --data \n stands for a newline, \\ for a backslash"
     )
     parser.add_argument("--gguf", type=Path, help="the model's file, which is downloaded otherwise")
+    parser.add_argument("--checkpoint", type=Path, help="your own model instead: a folder that import wrote")
     parser.add_argument("--mix", action="store_true", help="go on with what another commit has made")
     add_settings(parser, Settings, HELP, HERE / "output")
     args = parser.parse_args(argv)
     if args.list:
         return args
     args.tables = chosen(args.tables)
-    check_args(args, ("data", "gguf", "out"), ("updates", "batch_size", "valid_pairs", "test_pairs", "beam", "seeds"))
+    counts = ("updates", "batch_size", "valid_pairs", "test_pairs", "beam", "seeds", "scratch_updates")
+    check_args(args, ("data", "gguf", "checkpoint", "out"), counts)
+    check_choice("backbone", args.backbone, BACKBONES)
+    check_choice("device", args.device, DEVICES)
+    if args.rounds < 0:
+        raise UserError(f"--rounds {args.rounds} must be 0 or more")
+    if args.checkpoint is not None:
+        check_checkpoint(args)
     if not 0 < args.flops_budget <= 1:
         raise UserError(f"--flops-budget {args.flops_budget} must be in (0, 1]")
     pretrained.check_sources(args)
     return args
 
 
-def listing(settings: Settings) -> str:
-    """Every table with what it compares and about how long it takes alone."""
+def check_checkpoint(args: argparse.Namespace) -> None:
+    """Refuse a folder that import did not write.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    for flag, other in (("--gguf", args.gguf is not None), ("--backbone", args.backbone != "smollm2")):
+        if other:
+            raise UserError(f"--checkpoint and {flag} both name a model: leave out one of them")
+    for name in pretrained.MODEL_FILES:
+        if not (args.checkpoint / name).is_file():
+            raise UserError(f"--checkpoint {args.checkpoint} lacks {name}: give a folder that import wrote")
+
+
+def listing(settings: Settings, scale: float) -> str:
+    """Every table with what it compares and about how long it takes alone.
+
+    Args:
+        scale: how much longer than where `GFLOPS` was measured.
+    """
     lines = []
     for name, table in TABLES.items():
-        minutes = len(runs([name], settings.seeds)) * GENERATED * settings.test_pairs / 60
-        trained = {(SYSTEMS[system].training, seed) for system, seed in runs([name], settings.seeds)}
-        minutes += sum(training_minutes(training, settings) for training, _ in trained)
+        found = runs([name], settings.seeds)
+        trained = {(SYSTEMS[system].training, seed) for system, seed in found}
+        seconds = sum(training_seconds(training, settings) for training, _ in trained)
+        seconds += sum(generation_seconds(system, settings) for system, _ in found)
+        seconds += settings.rounds * sum(speed_seconds(system) for system, seed in found if seed == 1)
         lines.append(f"{name:>4}  {table.title}\n      {', '.join(table.rows)}")
-        lines.append(f"      {len(trained)} fine-tunings, about {minutes / 60:.1f} hours on two cores")
+        lines.append(f"      {len(trained)} fine-tunings, about {scale * seconds / 3600:.1f} hours here")
     return "\n".join(lines)
 
 
-def training_minutes(training: str, settings: Settings) -> float:
+def training_seconds(name: str, settings: Settings) -> float:
     """Of a fine-tuning."""
-    seconds = SWITCHABLE if TRAININGS[training].switches else PLAIN
-    return seconds * settings.updates * settings.batch_size / 8 / 60
+    training = TRAININGS[name]
+    kind = name if name in UPDATE else "switches" if training.switches else "student"
+    return START + UPDATE[kind] * settings.updates * settings.batch_size / 8
 
 
-class Paper:
-    """The stages in order."""
-
-    def __init__(self, args: argparse.Namespace):
-        self.settings: Settings = read_settings(args, Settings)
-        shared = {item.name: getattr(self.settings, item.name) for item in fields(commands.Settings)}
-        self.args = args
-        self.base = pretrained.Pretrained(argparse.Namespace(**{**vars(args), **shared}))
-        self.stages, self.out = self.base.stages, args.out
-        self.commits: list[str] = []
-        self.runs = runs(args.tables, self.settings.seeds)
-        self.trainings = list(dict.fromkeys((SYSTEMS[system].training, seed) for system, seed in self.runs))
-        self.students = sorted({str(TRAININGS[name].student) for name, _ in self.trainings if TRAININGS[name].student})
-        prepared = 11 - (args.data is not None) - (args.gguf is not None)
-        self.stages.total = prepared + len(self.students) + len(self.trainings) + len(self.runs)
-
-    def run(self) -> None:
-        self.check_commit()
-        model = self.base.model()
-        pairs = self.base.pairs()
-        binary = self.base.binarize(model, pairs)
-        for kind in self.students:
-            self.choose(kind, model, binary)
-        for system, seed in self.runs:
-            training = SYSTEMS[system].training
-            if stage("train", training, seed) not in self.stages.fingerprints:
-                self.train(training, seed, model, binary)
-            self.generate(system, seed, model, binary)
-        report.write(self.args.tables, self.settings, self.runs, self.stages, pairs, self.commits)
-
-    def check_commit(self) -> None:
-        """Results of two commits are not mixed unless so wished.
-
-        Raises:
-            UserError: the folder holds another one's.
-        """
-        path, now = self.out / "stages" / "commits", commit()
-        before = path.read_text(encoding="utf-8").split("\n") if path.exists() else [now]
-        if before != [now] and not self.args.mix:
-            others = ", ".join(each for each in before if each != now)
-            raise UserError(
-                f"--out {self.out} holds results of commit {others}, this is {now}: --fresh starts over, --mix goes on"
-            )
-        self.commits = [*before, *([now] if now not in before else [])]
-        write_text(path, "\n".join(self.commits))
-
-    def seeded(self, seed: int) -> commands.Settings:
-        """The settings of one of the runs, from 1."""
-        shared = {item.name: getattr(self.settings, item.name) for item in fields(commands.Settings)}
-        return replace(commands.Settings(**shared), seed=self.settings.seed + seed - 1)
-
-    def choose(self, kind: str, model: Path, binary: Path) -> None:
-        made, module = self.student(kind), "paper.student"
-        command = [*example(module), kind, str(model), str(binary), str(made)]
-        command += ["--cost", str(self.settings.flops_budget), "--beam", str(self.settings.beam)]
-        after, threads = ["import", "preprocess"], pretrained.THREADS
-        self.stages.run(f"student-{kind}", command, makes=[made], after=after, sources=[source(module)], env=threads)
-
-    def student(self, kind: str) -> Path:
-        """The file of a student's decisions."""
-        return self.out / "students" / f"{kind}.json"
-
-    def checkpoint(self, training: str, seed: int) -> Path:
-        return self.out / "models" / stage("", training, seed) / "checkpoint_last.pt"
-
-    def train(self, training: str, seed: int, model: Path, binary: Path) -> None:
-        kind, made = TRAININGS[training].student, self.checkpoint(training, seed)
-        settings = self.seeded(seed)
-        filled = {BUDGET: str(settings.flops_budget), FILE: str(self.student(str(kind)))}
-        command = commands.finetune(settings, model, binary, made.parent)
-        command += [filled.get(flag, flag) for flag in TRAININGS[training].flags]
-        command += commands.learning(settings) if TRAININGS[training].switches else []
-        after = ["preprocess", *([f"student-{kind}"] if kind else [])]
-        name = stage("train", training, seed)
-        self.stages.run(name, command, makes=[made], after=after, wipe=[made.parent], env=pretrained.THREADS)
-
-    def generate(self, system: str, seed: int, model: Path, binary: Path) -> None:
-        """Beam search on the test set."""
-        row, name = SYSTEMS[system], stage("", system, seed)
-        results = comparison.folder(self.out, name)
-        makes = [results / comparison.HYPOTHESES, results / comparison.SWITCHES]
-        checkpoint = self.checkpoint(row.training, seed)
-        command = commands.generate(self.seeded(seed), model, binary, checkpoint, results, self.args.escape)
-        decisions, after = self.decisions(system, seed)
-        command += ["--switch-decisions", *decisions, "--switch-precision", row.precision]
-        command += ["--switch-report", str(makes[-1])]
-        results.mkdir(parents=True, exist_ok=True)
-        after = [stage("train", row.training, seed), *after]
-        self.stages.run(f"generate-{name}", command, makes=makes, after=after, wipe=makes, env=pretrained.THREADS)
-
-    def decisions(self, system: str, seed: int) -> tuple[list[str], list[str]]:
-        """What ``--switch-decisions`` is given, and the stages that this comes from."""
-        row = SYSTEMS[system]
-        if row.decisions == "student":
-            kind = str(TRAININGS[row.training].student)
-            return [str(self.student(kind))], [f"student-{kind}"]
-        if row.decisions not in ("random", "static"):
-            return [row.decisions], []
-        like = stage("", row.like, seed)
-        found = json.loads((comparison.folder(self.out, like) / comparison.SWITCHES).read_text(encoding="utf-8"))
-        if row.decisions == "random":
-            keep = keep_for_report(self.checkpoint(row.training, seed), found, self.settings.beam)
-            return ["random", "--switch-random-keep", f"{keep:.3f}"], [f"generate-{like}"]
-        path = self.out / "paths" / f"{like}.json"
-        path.parent.mkdir(exist_ok=True)
-        write_text(path, json.dumps(most_frequent(found["per_input"]), indent=1) + "\n")
-        return [str(path)], [f"generate-{like}"]
+def generation_seconds(system: str, settings: Settings) -> float:
+    """Of what a system writes for the test set, its loss, and its threshold."""
+    if not SYSTEMS[system].exits:
+        return 2 * START + (BATCHED + LOSS) * settings.test_pairs
+    calibrated = ALONE * settings.valid_pairs * 6  # thresholds, until one fails
+    return 2 * START + ALONE * settings.test_pairs + calibrated
 
 
-def stage(what: str, name: str, seed: int) -> str:
-    """What a stage, or a folder, is called."""
-    return "-".join([*([what] if what else []), name.replace(" ", "-"), str(seed)])
+def speed_seconds(system: str) -> float:
+    """Of a round of the clock."""
+    inputs = 16  # and as many in batches, or again one by one
+    return 2 * START + inputs * (ALONE + (ALONE if SYSTEMS[system].exits else BATCHED))
 
 
-def most_frequent(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The path that most inputs of a report ran; of several as frequent, the first one's."""
-    keys = [path_key(entry) for entry in entries]
-    entry = entries[keys.index(max(keys, key=keys.count))]
-    return {name: entry[name] for name in PATH}
+def slowness() -> float:
+    """How many times longer than there a product of matrices takes here."""
+    import torch
+
+    matrix = torch.rand(1536, 1536)
+    taken = []
+    for _ in range(6):
+        start = time.perf_counter()
+        matrix @ matrix
+        taken.append(time.perf_counter() - start)
+    return min(taken) * GFLOPS * 1e9 / (2 * 1536**3)
 
 
 def main() -> None:
     args = parse_args()
     if args.list:
-        print(listing(read_settings(args, Settings)))
+        print(listing(read_settings(args, Settings), slowness()))
         return
-    run_stages("paper", args, lambda: Paper(args).run(), MADE)
+    run_stages("paper", args, lambda: Paper(args, read_settings(args, Settings)).run(), MADE)
 
 
 if __name__ == "__main__":

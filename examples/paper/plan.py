@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fairseq_switchdec.errors import UserError
 
@@ -14,22 +15,28 @@ from fairseq_switchdec.errors import UserError
 STUDENTS = ("even", "influence")
 
 
+#: The criteria and the task of the competitors.
+USER_DIR = str(Path(__file__).resolve().parent / "user_dir")
+
+
 @dataclass(frozen=True)
 class Training:
     """A model.
 
     Attributes:
-        flags: of fairseq-train, beside those that all share; ``BUDGET`` and ``FILE`` are filled in.
+        flags: of fairseq-train, beside those that all share; ``BUDGET``, ``FILE`` and ``TEACHER`` are filled in.
         student: which layers it is trained without, one of `STUDENTS`; None: it has all.
+        pruned: the student is a smaller model, a step of the way to the budget, and its policy goes the rest.
     """
 
     flags: tuple[str, ...]
     student: str | None = None
+    pruned: bool = False
 
     @property
     def switches(self) -> bool:
         """Whether its updates also run what a policy tries, which takes longer."""
-        return "keep-all" not in self.flags and self.student is None
+        return "--policy-decisions" not in self.flags or "random" in self.flags
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class System:
             for all; student: without the layers that it was trained without.
         like: a system.
         precision: of generation on a processor.
+        exits: how its decoding steps end early: flags of the task of `USER_DIR`; none: they do not.
         every_seed: others are trained and run with the first seed only.
     """
 
@@ -49,6 +57,7 @@ class System:
     decisions: str = "greedy"
     like: str = "ours"
     precision: str = "fp32"
+    exits: tuple[str, ...] = ()
     every_seed: bool = False
 
 
@@ -67,10 +76,14 @@ class Table:
     columns: tuple[str, ...] = ("rouge", "cost", "seconds")
 
 
-BUDGET, FILE = "BUDGET", "FILE"
+BUDGET, FILE, TEACHER = "BUDGET", "FILE", "TEACHER"
 WITHIN = ("--policy-rule", "budget", "--policy-flops-budget", BUDGET)
+KEEP_ALL, STUDENT = ("--policy-decisions", "keep-all"), ("--policy-decisions", FILE)
+EARLY_EXIT = (*KEEP_ALL, "--user-dir", USER_DIR, "--criterion", "early_exit_criterion")
+DISTILLED = ("--user-dir", USER_DIR, "--criterion", "distillation_criterion", "--teacher", TEACHER)
+FREE_EXIT = "1/3"
 TRAININGS = {
-    "plain": Training(("--policy-decisions", "keep-all")),
+    "plain": Training(KEEP_ALL),
     "ours": Training(WITHIN),
     "quality": Training(()),
     "attention": Training(("--switch-candidates", "attention")),
@@ -82,10 +95,14 @@ TRAININGS = {
     "lambda 1.5": Training(("--policy-rule", "fixed", "--policy-lambda", "1.5")),
     "eq7": Training(("--policy-rule", "eq7")),
     "per-layer": Training((*WITHIN, "--switch-per-layer")),
-    **{f"student {kind}": Training(("--policy-decisions", FILE), student=kind) for kind in STUDENTS},
+    **{f"student {kind}": Training(STUDENT, student=kind) for kind in STUDENTS},
+    "distilled": Training((*STUDENT, *DISTILLED), student="even"),
+    "student ours": Training(WITHIN, student="even", pruned=True),
+    "calm": Training(EARLY_EXIT),
+    "free": Training((*EARLY_EXIT, "--exit-after", FREE_EXIT)),
 }
 SYSTEMS = {
-    **{name: System(name) for name in TRAININGS},
+    **{name: System(name) for name in TRAININGS if name not in ("calm", "free")},
     "plain": System("plain", "keep-all", every_seed=True),
     "plain int8": System("plain", "keep-all", precision="int8"),
     "ours": System("ours", every_seed=True),
@@ -94,24 +111,37 @@ SYSTEMS = {
     "shuffled": System("ours", "shuffled"),
     "static": System("ours", "static"),
     **{f"student {kind}": System(f"student {kind}", "student") for kind in STUDENTS},
+    "distilled": System("distilled", "student"),
+    "distilled int8": System("distilled", "student", precision="int8"),
+    "CALM state": System("calm", "keep-all", exits=("calm", "state", "all")),
+    "CALM softmax": System("calm", "keep-all", exits=("calm", "softmax", "1/6,1/3,1/2,2/3,5/6")),
+    "FREE": System("free", "keep-all", exits=("free", "softmax", FREE_EXIT)),
 }
+EXITING = tuple(name for name, system in SYSTEMS.items() if system.exits)
+STUDENTS_OF = tuple(name for name, system in SYSTEMS.items() if system.decisions == "student")
 #: The beginning of the source, as long as references are: what the paper's Lead-3 is to news.
 FIRST_WORDS = "first words"
 TABLES = {
     "2": Table("plain fine-tuning, and switching within a budget (Tables 2 and 16)", ("plain", "ours")),
     "3": Table(
         "other ways to compute less",
-        (FIRST_WORDS, "plain", "plain int8", "student even", "student influence", "ours", "ours int8"),
+        (FIRST_WORDS, "plain", "plain int8", *EXITING, *STUDENTS_OF, "ours", "ours int8", "student ours"),
     ),
     "7": Table("what may be skipped, by rule quality", ("plain", "attention", "feed-forward", "tokens", "quality")),
     "8": Table(
         "who decides, and how the two goals are weighed",
         ("plain", "random", "lambda 0.2", "lambda 1.0", "lambda 1.5", "eq7", "quality", "ours", "shuffled", "static"),
     ),
-    "9": Table("training", ("plain", "ours"), ("training",)),
+    "9": Table("training", ("plain", "ours", "student even", "distilled", "CALM state", "FREE"), ("training",)),
     "10": Table("what is skipped", ("quality", "ours"), ("cost", "shares")),
     "11": Table("all decisions at once, and layer by layer", ("plain", "ours", "per-layer")),
 }
+
+
+def one_stack(system: str) -> bool:
+    """Whether it is made for models with one stack of layers only."""
+    row = SYSTEMS[system]
+    return bool(row.exits) or TRAININGS[row.training].student is not None
 
 
 def chosen(names: Sequence[str]) -> list[str]:

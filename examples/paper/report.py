@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,8 @@ from fairseq_switchdec.pictures.draw import Point, quality_figure, save
 
 from ..common import comparison
 from ..common.stages import Stages, records
-from .plan import FIRST_WORDS, SYSTEMS, TABLES
+from .plan import FIRST_WORDS, SYSTEMS, TABLES, TRAININGS
+from .speed import BATCH_SIZES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,14 +75,23 @@ def difference(outcome: Outcome, baseline: Outcome) -> str:
 #: Groups of columns: their heads, and what stands in them.
 COLUMNS: dict[str, dict[str, Cell]] = {
     "rouge": {"R-1": rouge(0), "R-2": rouge(1), "R-L": rouge(2), "R-L minus plain (95 %)": difference},
-    "cost": {"FLOPs": percent("cost")},
+    "cost": {"task loss": number("loss", ".3f"), "FLOPs": percent("cost")},
     "shares": {
         "attention skipped": percent("attention_skipped"),
         "feed-forward skipped": percent("ffn_skipped"),
         "tokens dropped": percent("tokens_dropped"),
     },
-    "seconds": {"seconds an input": number("seconds", ".3f")},
-    "training": {"parameters": number("parameters", ",.0f"), "seconds an update": number("update", ".2f")},
+    "seconds": {
+        "s an input, batch 1": number("seconds at 1", ".3f"),
+        "batch 8": number("seconds at 8", ".3f"),
+        "peak MiB, batch 1": number("memory at 1", ",.0f"),
+        "batch 8 ": number("memory at 8", ",.0f"),
+    },
+    "training": {
+        "parameters": number("parameters", ",.0f"),
+        "seconds an update": number("update", ".2f"),
+        "peak MiB": number("training memory", ",.0f"),
+    },
 }
 
 
@@ -92,7 +103,7 @@ def interval(outcome: Outcome, baseline: Outcome) -> tuple[float, float, float]:
 
 
 def read(system: str, seeds: Sequence[int], stages: Stages) -> Outcome:
-    """What a system's stages left."""
+    """What a system's stages left. A smaller model's cost is counted as a share of the whole one's."""
     import numpy as np
 
     from fairseq_switchdec.scoring.outputs import read_outputs
@@ -100,16 +111,28 @@ def read(system: str, seeds: Sequence[int], stages: Stages) -> Outcome:
 
     scores, figures = [], []
     for seed in seeds:
-        name, training = f"{system}-{seed}".replace(" ", "-"), f"{SYSTEMS[system].training}-{seed}".replace(" ", "-")
+        plan = SYSTEMS[system].training
+        name, training = f"{system}-{seed}".replace(" ", "-"), f"train-{plan}-{seed}".replace(" ", "-")
         folder = comparison.folder(stages.out, name)
         found = read_outputs([folder / comparison.HYPOTHESES])
         ids = sorted(found.references)
         scores.append(rouge_scores([found.references[i] for i in ids], [found.hypotheses[i] for i in ids]))
         switches = json.loads((folder / comparison.SWITCHES).read_text(encoding="utf-8"))
-        spent = comparison.generation_seconds(folder / comparison.HYPOTHESES, stages.log(f"generate-{name}"))
         shares = {share: float(switches[share]) for share in comparison.SHARES}
-        figures.append({**shares, "seconds": spent / len(ids), **training_figures(stages.log(f"train-{training}"))})
-    means = {name: float(np.mean([each[name] for each in figures])) for name in figures[0]}
+        if TRAININGS[plan].pruned:
+            path = stages.out / "students" / f"{TRAININGS[plan].student}-half.json"
+            shares["cost"] *= json.loads(path.read_text(encoding="utf-8"))["cost"]
+        figures.append({**shares, **training_figures(stages.log(training))})
+        if stages.memory(training):
+            figures[-1]["training memory"] = stages.memory(training)
+        losses = records(stages.log(f"loss-{name}"), "test") if stages.log(f"loss-{name}").exists() else []
+        if losses:
+            figures[-1]["loss"] = losses[-1]["test_nll_loss"] * math.log(2)
+    means = {name: float(np.mean([each[name] for each in figures])) for name in set.intersection(*map(set, figures))}
+    speed = stages.out / "speed" / "seconds.json"
+    timed = json.loads(speed.read_text(encoding="utf-8")) if speed.exists() else {}
+    for size in BATCH_SIZES:
+        means |= {f"{figure} at {size}": value for figure, value in timed.get(f"{system} at {size}", {}).items()}
     return Outcome(len(seeds), np.mean(scores, axis=0), means)
 
 
@@ -138,6 +161,12 @@ def first_words(stages: Stages) -> Outcome:
     return Outcome(1, rouge_scores(references, beginnings), {})
 
 
+def thresholds(stages: Stages) -> dict[str, Any]:
+    """The calibrations of early exits, by system and seed."""
+    files = sorted((stages.out / "thresholds").glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
 def table(name: str, outcomes: dict[str, Outcome], baselines: dict[int, Outcome]) -> str:
     """One of `TABLES` in Markdown.
 
@@ -147,6 +176,8 @@ def table(name: str, outcomes: dict[str, Outcome], baselines: dict[int, Outcome]
     cells = {head: cell for group in TABLES[name].columns for head, cell in COLUMNS[group].items()}
     lines = [f"| system | {' | '.join(cells)} | seeds |", "|---" + "|--:" * (len(cells) + 1) + "|"]
     for row in TABLES[name].rows:
+        if row not in outcomes:  # the model has two stacks of layers, or it is on a GPU
+            continue
         outcome = outcomes[row]
         baseline = outcome if row == BASELINE else baselines[outcome.seeds]
         shown = [cell(outcome, baseline) for cell in cells.values()]
@@ -176,13 +207,17 @@ def write(
     baselines = {len(seeds[BASELINE]): outcomes[BASELINE], 1: read(BASELINE, [1], stages)}
     if any(FIRST_WORDS in TABLES[name].rows for name in tables):
         outcomes[FIRST_WORDS] = first_words(stages)
+    calibrated = thresholds(stages)
+    shown = ", ".join(f"{name} {found['threshold']:g}" for name, found in calibrated.items())
+    exits = f" Thresholds of early exits: {shown}." if shown else ""
     sizes = ", ".join(f"{split} {size:,}" for split, size in comparison.corpus_sizes(corpus).items())
     versions = comparison.versions(comparison.PACKAGES)
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     notes = [
         f"Pairs: {sizes}; {settings.updates} updates of {settings.batch_size}; beam {settings.beam}. ROUGE as "
         "`rouge-score` has it, with stemming. Intervals: paired bootstrap over the test inputs, of means over seeds. "
-        "Seconds: beam search in batches of 16, one system after the other.",
+        "Task loss: nats a token of the references. Seconds and peak memory: medians of runs in turn, with the first "
+        f"seed, on about 16 inputs; early exits decode one input at a time in both columns.{exits}",
         f"Commit {', '.join(commits)}; {comparison.hardware()}; {packages}.",
     ]
     text = "\n\n".join([*(table(name, outcomes, baselines) for name in tables), *notes]) + "\n"
@@ -197,6 +232,7 @@ def write(
             for name, outcome in outcomes.items()
         },
         "tables": {name: {"title": TABLES[name].title, "rows": TABLES[name].rows} for name in tables},
+        "thresholds": calibrated,
         "settings": asdict(settings),
         "stage_seconds": {name: stages.seconds(name) for name in stages.fingerprints},
         "commits": list(commits),
@@ -219,14 +255,17 @@ def draw(outcomes: dict[str, Outcome], baselines: dict[int, Outcome], out: Path)
     Raises:
         UserError: matplotlib is missing.
     """
-    files = {"cost": "cost: share of the keep-all FLOPs", "seconds": "seconds an input"}
-    for figure, label in files.items():
+    files = {"cost": ("cost", "cost: share of the keep-all FLOPs"), "seconds": ("seconds at 1", "seconds an input")}
+    drawn_files = []
+    for file, (figure, label) in files.items():
         points = []
         for name, outcome in outcomes.items():
             if figure in outcome.figures:
                 mean, low, high = interval(outcome, baselines[outcome.seeds])
                 score = outcome.rouge[-1]
                 points.append(Point(name, outcome.figures[figure], score, score + low - mean, score + high - mean))
-        drawn = quality_figure(points, "ROUGE-L (bars: 95 % interval of the difference to plain)", cost=label)
-        save(drawn, out / f"{figure}.png")
-    return [f"{figure}.png" for figure in files]
+        if points:
+            drawn = quality_figure(points, "ROUGE-L (bars: 95 % interval of the difference to plain)", cost=label)
+            save(drawn, out / f"{file}.png")
+            drawn_files.append(f"{file}.png")
+    return drawn_files

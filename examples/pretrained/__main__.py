@@ -118,10 +118,12 @@ class Pretrained:
     def binarize(self, model: Path, pairs: Path) -> Path:
         ids, binary, encoding = self.out / "ids", self.out / "bin", []
         ids.mkdir(exist_ok=True)
+        after = [stage for stage in ("import", "pairs") if stage in self.stages.fingerprints]
         for text in text_files(pairs):
             encoding.append(f"encode-{text.name}")
             command = commands.encode(model, text, ids / text.name, self.args.escape)
-            self.stages.run(encoding[-1], command, makes=[ids / text.name], after=["import", "pairs"])
+            tokenizer = [model / "tokenizer.json"]
+            self.stages.run(encoding[-1], command, makes=[ids / text.name], after=after, sources=tokenizer)
         self.stages.run(
             "preprocess",
             commands.preprocess(model, ids, binary),

@@ -93,6 +93,15 @@ def generate(settings: Settings, model: Path, binary: Path, checkpoint: Path, re
     ]
 
 
+def validate(settings: Settings, binary: Path, checkpoint: Path) -> list[str]:
+    """The loss of the test set's references."""
+    return [
+        *(*FAIRSEQ, "validate", str(binary), *USER_DIR, "--path", str(checkpoint), "--valid-subset", "test"),
+        *_data(settings),
+        *("--batch-size", "16", "--seed", str(settings.seed), "--log-format", "json"),
+    ]
+
+
 def _data(settings: Settings) -> list[str]:
     positions = ["--max-source-positions", str(settings.max_source_positions)]
     positions += ["--max-target-positions", str(settings.max_target_positions)]

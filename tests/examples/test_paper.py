@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,10 @@ from generated_files import write_generated
 from test_pretrained import Recorded
 
 from examples.common import comparison
-from examples.common.files import write_lines
+from examples.common.files import write_lines, write_text
 from examples.common.stages import Stages
 from examples.paper import __main__ as paper
-from examples.paper import plan, report, student
+from examples.paper import plan, report, run, student
 from examples.pretrained import __main__ as pretrained
 from fairseq_switchdec.errors import UserError
 
@@ -44,7 +46,9 @@ def test_every_row_can_be_made():
         for row in table.rows:
             assert row == plan.FIRST_WORDS or plan.SYSTEMS[row].training in plan.TRAININGS
     for system in plan.SYSTEMS.values():
-        assert (plan.TRAININGS[system.training].student is not None) == (system.decisions == "student")
+        training = plan.TRAININGS[system.training]
+        assert (training.student is not None) == (system.decisions == "student" or training.pruned)
+        assert bool(system.exits) == ("early_exit_criterion" in training.flags)
         assert system.like in plan.SYSTEMS
 
 
@@ -70,6 +74,11 @@ def test_the_list(capsys, monkeypatch):
         ([], "no table is named"),
         (["2", "--seeds", "0"], "--seeds 0 must be 1 or more"),
         (["2", "--flops-budget", "0"], r"--flops-budget 0.0 must be in \(0, 1\]"),
+        (["2", "--rounds", "-1"], "--rounds -1 must be 0 or more"),
+        (["2", "--device", "tpu"], "--device 'tpu' is unknown; choose from auto, cpu, cuda"),
+        (["2", "--backbone", "gpt"], "--backbone 'gpt' is unknown; choose from smollm2, bart"),
+        (["2", "--checkpoint", "none"], "--checkpoint .*none lacks model.pt: give a folder that import wrote"),
+        (["2", "--checkpoint", "none", "--backbone", "bart"], "--checkpoint and --backbone both name a model"),
         (["2", "--escape"], "--escape is about the files of --data"),
         (["2", "--data", "none"], "--data .*none lacks train.source"),
     ],
@@ -79,23 +88,28 @@ def test_options_are_checked_first(flags, message):
         paper.parse_args(flags)
 
 
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> paper.Paper:
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> run.Paper:
     """With stages that only write down what they would run."""
     entry = {"attention_keep": [True], "ffn_keep": [True], "cross_attention_keep": [], "token_strategy": 0}
     monkeypatch.setattr(pretrained, "Stages", Recorded)
-    monkeypatch.setattr(paper.report, "write", lambda *arguments: None)
-    monkeypatch.setattr(paper, "keep_for_report", lambda *arguments: 0.75)
-    monkeypatch.setattr(paper, "commit", lambda: "abc")
-    monkeypatch.setattr(paper.json, "loads", lambda text: {"per_input": [entry]})
-    made = paper.Paper(paper.parse_args([*words, "--out", str(tmp_path / "out")]))
+    monkeypatch.setattr(run.report, "write", lambda *arguments: None)
+    monkeypatch.setattr(run, "keep_for_report", lambda *arguments: 0.75)
+    monkeypatch.setattr(run, "commit", lambda: "abc")
+    monkeypatch.setattr(run.json, "loads", lambda text: {"per_input": [entry], "cost": 0.9})
+    made = paper_of([*words, "--out", str(tmp_path / "out")])
     made.run()
     return made
+
+
+def paper_of(words: list[str]) -> run.Paper:
+    args = paper.parse_args(words)
+    return run.Paper(args, paper.read_settings(args, run.Settings))
 
 
 @pytest.mark.parametrize("tables", [["2"], ["3", "8"], ["all"]])
 def test_stages(tmp_path, monkeypatch, capsys, corpus, tables):
     """They are as many as they say, in an order in which each finds what it needs; tables share models."""
-    made = run(tmp_path, monkeypatch, *tables, "--data", str(corpus), "--seeds", "2")
+    made = go(tmp_path, monkeypatch, *tables, "--data", str(corpus), "--seeds", "2")
     lines = [line for line in capsys.readouterr().out.split("\n") if line.startswith("[")]  # a suffix has newlines
     assert lines[-1].startswith(f"[{len(lines)}/{made.stages.total}]") and len(lines) == made.stages.total
     commands = [line.split(" ") for line in lines]
@@ -104,28 +118,102 @@ def test_stages(tmp_path, monkeypatch, capsys, corpus, tables):
     seeds = {words[words.index("--save-dir") + 1]: words[words.index("--seed") + 1] for words in trained}
     assert seeds[str(tmp_path / "out/models/ours-2")] == "2" and len(seeds) == len(trained)
     for words in trained:
-        assert "BUDGET" not in words and "FILE" not in words
-        assert ("--policy-lr" in words) == ("keep-all" not in words and "student" not in " ".join(words))
+        assert not {plan.BUDGET, plan.FILE, plan.TEACHER} & {*words}
+        decided = words.count("--policy-decisions") and words[words.index("--policy-decisions") + 1] != "random"
+        assert ("--policy-lr" in words) == (not decided)
     if tables != ["2"]:
         assert any(
             words[words.index("--switch-decisions") + 1].endswith("even.json")
             for words in commands
             if "generate" in words
         )
+        generated = [words for words in commands if "generate" in words and "early_exit_task" in words]
+        assert all(words[words.index("--exit-threshold") + 1].endswith("-1.json") for words in generated) and generated
         assert "--switch-random-keep 0.750" in "\n".join(lines) and "paths/ours-1.json" in "\n".join(lines)
 
 
+def test_a_student_that_switches(tmp_path, monkeypatch, capsys, corpus):
+    """It starts from a smaller model, and what is left of the budget is its own."""
+    go(tmp_path, monkeypatch, "3", "--data", str(corpus), "--seeds", "1")
+    shown = capsys.readouterr().out
+    (words,) = (line.split(" ") for line in shown.split("\n") if "models/student-ours-1" in line and " train " in line)
+    assert words[words.index("--policy-flops-budget") + 1] == f"{0.75 / 0.9:.4f}"
+    starts = [after for before, after in zip(words, words[1:]) if before == "--finetune-from-model"]
+    assert starts[-1] == str(tmp_path / "out/pruned/model/model.pt"), "of a flag given twice, the last counts"
+    assert f"--prune {tmp_path}/out/students/even-half.json" in shown and "--cost 0.866 " in shown
+
+
+def save_model(folder: Path, **options: Any) -> list[str]:
+    folder.mkdir()
+    for name in ("dict.txt", "tokenizer.json"):
+        (folder / name).write_text("")
+    torch.save({"args": Namespace(**options), "model": {}}, folder / "model.pt")
+    return ["--checkpoint", str(folder)]
+
+
+BART = {
+    f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "embed_dim", "ffn_embed_dim")
+} | {"encoder_attention_heads": 2, "decoder_attention_heads": 2}  # fmt: skip
+
+
+def test_your_own_model(tmp_path, monkeypatch, capsys, corpus):
+    """A BART's sizes are given to the trainings; early exits and students are for one stack of layers."""
+    sizes = {**BART, "max_source_positions": 1024, "max_target_positions": 1024}
+    words = save_model(tmp_path / "bart", arch="bart_large", **sizes)
+    made = go(tmp_path, monkeypatch, "3", *words, "--data", str(corpus), "--seeds", "1", "--device", "cpu")
+    assert {system for system, _ in made.runs} == {"plain", "plain int8", "ours", "ours int8"}
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.split("\n") if line.startswith("[")]
+    assert len(lines) == made.stages.total and " import " not in shown
+    (training,) = (line for line in lines if "models/ours-1" in line and " train " in line)
+    assert f"--finetune-from-model {tmp_path}/bart/model.pt" in training
+    assert "--arch switchable_bart --share-all-embeddings --encoder-layers 2" in training
+    assert training.index("--max-source-positions 1024") > training.index("--max-source-positions 128")
+    assert " --cpu" in training
+    words = save_model(tmp_path / "gpt2", arch="switchable_gpt2_medium", _name="switchable_gpt2")
+    made = paper_of(["3", *words, "--data", str(corpus), "--out", str(tmp_path / "other")])
+    assert made.architecture == ["--arch", "switchable_gpt2_medium"] and ("FREE", 1) in made.runs
+    words = save_model(tmp_path / "other-model", arch="transformer")
+    with pytest.raises(UserError, match="holds a model transformer: give a folder that import wrote"):
+        paper_of(["3", *words, "--data", str(corpus), "--out", str(tmp_path / "third")])
+
+
+def test_a_bart_from_scratch(tmp_path, monkeypatch, capsys, corpus):
+    """It is trained first, from no checkpoint, and what follows starts from it."""
+    words = ("--data", str(corpus), "--seeds", "1", "--backbone", "bart", "--scratch-updates", "300", "--rounds", "0")
+    made = go(tmp_path, monkeypatch, "2", *words)
+    lines = [line for line in capsys.readouterr().out.split("\n") if line.startswith("[")]
+    assert len(lines) == made.stages.total
+    scratch, *tuned = (line for line in lines if " train " in line)
+    assert "--finetune-from-model" not in scratch and "--max-update 300" in scratch and "--train 2400" in "".join(lines)
+    assert len(tuned) == 2
+    for line in tuned:
+        assert line.split(" --finetune-from-model ")[-1].startswith(f"{tmp_path}/out/models/scratch/")
+        assert "--arch switchable_bart_base" in line and "--max-update 100" in line
+
+
+def test_a_gpu_that_is_not_there(tmp_path, corpus):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match="--device cuda: torch sees no GPU"):
+        paper_of(["2", "--data", str(corpus), "--device", "cuda", "--out", str(tmp_path / "out")])
+
+
+def test_on_a_gpu_no_row_is_int8(tmp_path, monkeypatch, corpus):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    made = paper_of(["3", "--data", str(corpus), "--out", str(tmp_path / "out")])
+    assert not [system for system, _ in made.runs if "int8" in system] and made.device == []
+
+
 def test_results_of_two_commits_are_not_mixed(tmp_path, monkeypatch, corpus):
-    run(tmp_path, monkeypatch, "2", "--data", str(corpus), "--seeds", "1")
-    monkeypatch.setattr(paper, "commit", lambda: "def")
-    args = paper.parse_args(["2", "--data", str(corpus), "--seeds", "1", "--out", str(tmp_path / "out")])
+    go(tmp_path, monkeypatch, "2", "--data", str(corpus), "--seeds", "1")
+    monkeypatch.setattr(run, "commit", lambda: "def")
+    words = ["2", "--data", str(corpus), "--seeds", "1", "--out", str(tmp_path / "out")]
     with pytest.raises(UserError, match="holds results of commit abc, this is def: --fresh starts over, --mix goes on"):
-        paper.Paper(args).check_commit()
-    args.mix = True
-    paper.Paper(args).check_commit()
-    args.mix = False
+        paper_of(words).check_commit()
+    paper_of([*words, "--mix"]).check_commit()
     with pytest.raises(UserError, match="holds results of commit abc, this is def"):
-        paper.Paper(args).check_commit()
+        paper_of(words).check_commit()
 
 
 def test_the_most_frequent_path():
@@ -133,8 +221,8 @@ def test_the_most_frequent_path():
         keep = {"attention_keep": [True], "ffn_keep": [False], "cross_attention_keep": []}
         return {"id": strategy, "cost": 0.5, **keep, "token_strategy": strategy}
 
-    found = paper.most_frequent([entry(0), entry(3), entry(5), entry(3)])
-    assert found["token_strategy"] == 3 and found.keys() == {*paper.PATH}
+    found = run.most_frequent([entry(0), entry(3), entry(5), entry(3)])
+    assert found["token_strategy"] == 3 and found.keys() == {*run.PATH}
 
 
 # --- students ---
@@ -183,7 +271,7 @@ def test_evenly():
 
 def test_report(tmp_path, monkeypatch, corpus):
     stages = Stages(tmp_path / "out")
-    settings = paper.Settings(seeds=2)
+    settings = run.Settings(seeds=2)
     runs = plan.runs(["3", "8", "9", "10"], 2)
     epochs = [{"train_train_wall": "5", "train_num_updates": "3"}, {"train_train_wall": "3", "train_num_updates": "4"}]
     records = "".join(f"... | INFO | train | {json.dumps(record)}\n" for record in epochs)
@@ -194,6 +282,14 @@ def test_report(tmp_path, monkeypatch, corpus):
         training = f"{plan.SYSTEMS[system].training}-{seed}".replace(" ", "-")
         log = f"num. shared model params: 1,234 (num. trained: 9)\n{records}"
         stages.log(f"train-{training}").write_text(log)
+    for file, found in (
+        ("students/even-half.json", {"cost": 0.8}),
+        ("thresholds/CALM-state-1.json", {"threshold": 0.95, "curve": []}),
+        ("speed/seconds.json", {"ours at 1": {"seconds": 1.5, "memory": 900}}),
+    ):
+        write_text(stages.out / file, json.dumps(found))
+    for seed in (1, 2):
+        stages.log(f"loss-ours-{seed}").write_text(f'... | INFO | test | {{"test_nll_loss": "{seed}"}}\n')
     report.write(["3", "8", "9", "10"], settings, runs, stages, corpus, ["abc", "def"])
     text = (stages.out / "results.md").read_text()
     rows = {line.split(" | ")[0][2:]: line.split(" | ") for line in text.split("\n") if line.startswith("| ")}
@@ -207,6 +303,9 @@ def test_report(tmp_path, monkeypatch, corpus):
     mean, low, high = systems["ours"]["rougeL_minus_plain"]
     assert mean == pytest.approx(-25.0) and low < mean < high <= 0
     assert systems["ours"]["update"] == 2.0 and systems["ours"]["parameters"] == 1234
-    assert systems["ours"]["seconds"] == pytest.approx(1.5 / 6)
+    assert systems["ours"]["loss"] == pytest.approx(1.5 * math.log(2)) and "loss" not in systems["plain"]
+    assert systems["ours"]["seconds at 1"] == 1.5 and "seconds at 8" not in systems["ours"]
+    assert systems["student ours"]["cost"] == pytest.approx(0.8 * systems["student even"]["cost"])
+    assert content["thresholds"]["CALM-state-1"]["threshold"] == 0.95 and "CALM-state-1 0.95." in text
     assert "| plain | 1,234 | 2.00 | 2 |" in text
     assert "| ours | 50.0% | 0.0% | 50.0% | 0.0% | 2 |" in text
