@@ -307,5 +307,5 @@ def test_report(tmp_path, monkeypatch, corpus):
     assert systems["ours"]["seconds at 1"] == 1.5 and "seconds at 8" not in systems["ours"]
     assert systems["student ours"]["cost"] == pytest.approx(0.8 * systems["student even"]["cost"])
     assert content["thresholds"]["CALM-state-1"]["threshold"] == 0.95 and "CALM-state-1 0.95." in text
-    assert "| plain | 1,234 | 2.00 | 2 |" in text
-    assert "| ours | 50.0% | 0.0% | 50.0% | 0.0% | 2 |" in text
+    assert "| plain | 1,234 | 2.00 |  | 2 |" in text
+    assert "| ours | 1.040 | 50.0% | 0.0% | 50.0% | 0.0% | 2 |" in text
