@@ -209,7 +209,9 @@ class Stages:
 
 
 def wait(process: subprocess.Popen[Any]) -> tuple[int, float]:
-    """The exit status of a process that ends, and the peak of what it held in memory, in MiB (on Linux)."""
+    """The exit status of a process that ends, and the peak of what it held in memory, in MiB; 0 where not known."""
+    if not sys.platform.startswith("linux"):  # other systems count in other units, or not at all
+        return process.wait(), 0.0
     try:
         _, status, usage = os.wait4(process.pid, 0)
     except ChildProcessError:  # another thread terminated it, and saw it end

@@ -79,13 +79,10 @@ def run_layer(layer: Any, rows: Rows, part: LayerCache) -> Rows:
 
 def copy_up(layer: Any, rows: Rows, part: LayerCache) -> None:
     """The keys that a layer which does not run makes of the states below it."""
-    attention, x = layer.self_attn, layer.self_attn_layer_norm(rows.x)
-    if attention.qkv_proj is not None:  # packed, for fewer bits
-        _, keys, values = attention.queries_keys_values(x, rows.angles)
-    else:
-        keys, values = attention.keys_values(x)
-        if rows.angles is not None:
-            keys = turn(keys.unflatten(-1, (-1, attention.head_dim)), rows.angles).flatten(-2)
+    attention = layer.self_attn
+    keys, values = attention.keys_values(layer.self_attn_layer_norm(rows.x))
+    if rows.angles is not None:
+        keys = turn(keys.unflatten(-1, (-1, attention.head_dim)), rows.angles).flatten(-2)
     write(attention, rows.places, part, keys.squeeze(2), values.squeeze(2))
 
 
@@ -117,6 +114,16 @@ def layers_of(text: str, last: int, flag: str) -> list[int]:
     return counts
 
 
+def keep_keys_apart(decoder: Any) -> None:
+    """Have a model's keys and values packed without its queries, so that `copy_up` computes no more than it needs.
+
+    Before the model is packed.
+    """
+    for layer in decoder.stack[0].layers:
+        names = {"q_proj": ("q_proj",), "kv_proj": ("k_proj", "v_proj"), "out_proj": ("out_proj",)}
+        layer.self_attn.products = names
+
+
 class EarlyExit:
     """Takes the place of a decoder's layers in decoding steps.
 
@@ -132,7 +139,6 @@ class EarlyExit:
     Attributes:
         saved: multiply-accumulates that the steps since `restart` saved, what confidence took taken off.
         ran, all: layers that they ran, each hypothesis' counted, and those of all layers.
-        looked: how often the confidence in a state was measured.
 
     Raises:
         UserError: layers that there are not.
@@ -148,7 +154,7 @@ class EarlyExit:
         layers: str,
     ):
         (stack,) = decoder.stack
-        self.layers, self.norm, self.device = stack.layers, stack.layer_norm, decoder.output_embedding[0].weight.device
+        self.layers, self.norm = stack.layers, stack.layer_norm
         self.exits = layers_of(layers, len(self.layers), "--exit-layers")
         if method == "free" and len(self.exits) != 1:
             raise UserError("--exit-layers: --exit-method free ends after one layer, such as 1/3")
@@ -163,7 +169,7 @@ class EarlyExit:
 
     def restart(self) -> None:
         """Count anew."""
-        self.saved = self.ran = self.all = self.looked = 0
+        self.saved = self.ran = self.all = 0
 
     def run(
         self,
@@ -243,7 +249,6 @@ class EarlyExit:
         """
         if count not in self.exits or self.threshold >= 1:
             return torch.zeros_like(rows, dtype=torch.bool)
-        self.looked += len(rows)
         if self.confidence == "state":
             self.saved -= 3 * len(rows) * after.size(-1)
             return torch.cosine_similarity(before, after, dim=-1)[0, :, 0] > self.threshold
@@ -253,7 +258,6 @@ class EarlyExit:
         trusted = first - second > self.threshold
         if bool(trusted.any()):
             self.known.append((rows[trusted], logits[trusted]))
-            self.saved += int(trusted.sum()) * logits.size(-1) * after.size(-1)  # the step's own
         return trusted
 
     def logits(self, features: Tensor, **unused: Any) -> Tensor:
@@ -261,6 +265,7 @@ class EarlyExit:
         if not self.known:
             return self.project(features)
         rows, known = (torch.cat(part) for part in zip(*self.known))
+        self.saved += known.numel() * features.size(-1)  # which the step would have projected
         if len(rows) == len(features):
             return known[rows.argsort()]
         others = torch.ones(len(features), dtype=torch.bool, device=features.device)

@@ -15,7 +15,7 @@ from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.generation.report import decoding_steps
 from fairseq_switchdec.tasks.switchable_task import SwitchableTask
 
-from .early_exit import CONFIDENCES, METHODS, EarlyExit
+from .early_exit import CONFIDENCES, METHODS, EarlyExit, keep_keys_apart
 from .options import EarlyExitTaskConfig
 
 
@@ -33,8 +33,8 @@ class EarlyExitTask(SwitchableTask):
         super().__init__(cfg, src_dict, tgt_dict)
         check_choice("exit_method", cfg.exit_method, METHODS)
         check_choice("exit_confidence", cfg.exit_confidence, CONFIDENCES)
-        if cfg.switch_decisions != "keep-all":
-            raise UserError("--task early_exit_task: give --switch-decisions keep-all, the steps skip enough")
+        if cfg.switch_decisions != "keep-all" or cfg.switch_seconds is not None:
+            raise UserError("--task early_exit_task: give --switch-decisions keep-all, and no --switch-seconds")
         self.threshold = read_threshold(cfg.exit_threshold)
         self.exits: EarlyExit | None = None
 
@@ -47,9 +47,11 @@ class EarlyExitTask(SwitchableTask):
         (model, *others) = models
         if others or not hasattr(model.decoder, "run_layers") or model.encoder.space.decoder_layers:
             raise UserError("--task early_exit_task is for one model with one stack of layers, such as a LLaMA")
+        if self.exits is None and self.cfg.exit_method == "calm":
+            keep_keys_apart(model.decoder)
         generator = super().build_generator(models, args, *rest, **kwargs)
+        model.decoder.lookup = None
         if self.exits is None:
-            model.decoder.lookup = None
             how = self.cfg.exit_method, self.cfg.exit_confidence, self.threshold, self.cfg.exit_layers
             self.exits = EarlyExit(model.decoder, model.geometry, *how)
         return generator

@@ -1,7 +1,7 @@
 """``--criterion early_exit_criterion``: trains the states after the layers where decoding may end.
 
-CALM's loss is the mean of the losses that every layer's state has, the deeper ones weighing more. FREE's is that of
-two, its exit's and the last one's; besides, each layer below the exit learns the states of the nearest one above it.
+CALM's loss is the mean of the losses of all exits and of the last layer, the deeper ones weighing more. FREE has one
+exit; besides, each layer below it learns the states of the nearest one above it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class EarlyExitObjective(GenerationObjective):
         for count in counts:
             losses = checkpoint(self.losses, model, states[count - 1], labels, use_reentrant=False)
             total = total + losses.sum() * count / sum(counts)
-        if self.options.exit_after != "all":
+        if len(exits) == 1:
             total = total + self.nearest(model, states, exits[0])
         tokens = real.sum(1)
         per_input = losses.new_zeros(real.shape).masked_scatter(real, losses.detach()).sum(1) / tokens

@@ -20,7 +20,7 @@ class EarlyExitTaskConfig(SwitchableTaskConfig):
 class EarlyExitCriterionConfig(LexicoPolicyCriterionConfig):
     """The criterion's options, and which layers decoding may end after."""
 
-    exit_after: str = option("all", "all: CALM; FREE: one layer, such as 10 or 1/3")
+    exit_after: str = option("all", "layers that also learn to write, as --exit-layers names them")
 
 
 @dataclass

@@ -14,7 +14,6 @@ from fairseq_switchdec.errors import UserError
 #: How the layers of a student are chosen (`examples.paper.student`).
 STUDENTS = ("even", "influence")
 
-
 #: The criteria and the task of the competitors.
 USER_DIR = str(Path(__file__).resolve().parent / "user_dir")
 
@@ -81,7 +80,7 @@ WITHIN = ("--policy-rule", "budget", "--policy-flops-budget", BUDGET)
 KEEP_ALL, STUDENT = ("--policy-decisions", "keep-all"), ("--policy-decisions", FILE)
 EARLY_EXIT = (*KEEP_ALL, "--user-dir", USER_DIR, "--criterion", "early_exit_criterion")
 DISTILLED = ("--user-dir", USER_DIR, "--criterion", "distillation_criterion", "--teacher", TEACHER)
-FREE_EXIT = "1/3"
+CALM_EXITS, FREE_EXIT = "1/6,1/3,1/2,2/3,5/6", "1/3"
 TRAININGS = {
     "plain": Training(KEEP_ALL),
     "ours": Training(WITHIN),
@@ -98,7 +97,7 @@ TRAININGS = {
     **{f"student {kind}": Training(STUDENT, student=kind) for kind in STUDENTS},
     "distilled": Training((*STUDENT, *DISTILLED), student="even"),
     "student ours": Training(WITHIN, student="even", pruned=True),
-    "calm": Training(EARLY_EXIT),
+    "calm": Training((*EARLY_EXIT, "--exit-after", CALM_EXITS)),
     "free": Training((*EARLY_EXIT, "--exit-after", FREE_EXIT)),
 }
 SYSTEMS = {
@@ -113,19 +112,21 @@ SYSTEMS = {
     **{f"student {kind}": System(f"student {kind}", "student") for kind in STUDENTS},
     "distilled": System("distilled", "student"),
     "distilled int8": System("distilled", "student", precision="int8"),
-    "CALM state": System("calm", "keep-all", exits=("calm", "state", "all")),
-    "CALM softmax": System("calm", "keep-all", exits=("calm", "softmax", "1/6,1/3,1/2,2/3,5/6")),
+    "CALM without exits": System("calm", "keep-all"),
+    "CALM state": System("calm", "keep-all", exits=("calm", "state", CALM_EXITS)),
+    "CALM softmax": System("calm", "keep-all", exits=("calm", "softmax", CALM_EXITS)),
+    "FREE without exits": System("free", "keep-all"),
     "FREE": System("free", "keep-all", exits=("free", "softmax", FREE_EXIT)),
 }
-EXITING = tuple(name for name, system in SYSTEMS.items() if system.exits)
-STUDENTS_OF = tuple(name for name, system in SYSTEMS.items() if system.decisions == "student")
+EXITING = tuple(name for name, system in SYSTEMS.items() if system.training in ("calm", "free"))
+STUDENT_SYSTEMS = tuple(name for name, system in SYSTEMS.items() if system.decisions == "student")
 #: The beginning of the source, as long as references are: what the paper's Lead-3 is to news.
 FIRST_WORDS = "first words"
 TABLES = {
     "2": Table("plain fine-tuning, and switching within a budget (Tables 2 and 16)", ("plain", "ours")),
     "3": Table(
         "other ways to compute less",
-        (FIRST_WORDS, "plain", "plain int8", *EXITING, *STUDENTS_OF, "ours", "ours int8", "student ours"),
+        (FIRST_WORDS, "plain", "plain int8", *EXITING, *STUDENT_SYSTEMS, "ours", "ours int8", "student ours"),
     ),
     "7": Table("what may be skipped, by rule quality", ("plain", "attention", "feed-forward", "tokens", "quality")),
     "8": Table(
@@ -140,8 +141,19 @@ TABLES = {
 
 def one_stack(system: str) -> bool:
     """Whether it is made for models with one stack of layers only."""
-    row = SYSTEMS[system]
-    return bool(row.exits) or TRAININGS[row.training].student is not None
+    training = SYSTEMS[system].training
+    return training in ("calm", "free") or TRAININGS[training].student is not None
+
+
+def stage(what: str, name: str, seed: int) -> str:
+    """What a stage, or a folder, is called."""
+    return "-".join([*([what] if what else []), name.replace(" ", "-"), str(seed)])
+
+
+def student(training: str) -> str:
+    """What the decisions of a student are called."""
+    plan = TRAININGS[training]
+    return f"{plan.student}{'-half' if plan.pruned else ''}"
 
 
 def chosen(names: Sequence[str]) -> list[str]:

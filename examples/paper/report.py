@@ -16,7 +16,7 @@ from fairseq_switchdec.pictures.draw import Point, quality_figure, save
 
 from ..common import comparison
 from ..common.stages import Stages, records
-from .plan import FIRST_WORDS, SYSTEMS, TABLES, TRAININGS
+from .plan import FIRST_WORDS, SYSTEMS, TABLES, TRAININGS, stage, student
 from .speed import BATCH_SIZES
 
 if TYPE_CHECKING:
@@ -84,13 +84,13 @@ COLUMNS: dict[str, dict[str, Cell]] = {
     "seconds": {
         "s an input, batch 1": number("seconds at 1", ".3f"),
         "batch 8": number("seconds at 8", ".3f"),
-        "peak MiB, batch 1": number("memory at 1", ",.0f"),
+        "process MiB, batch 1": number("memory at 1", ",.0f"),
         "batch 8 ": number("memory at 8", ",.0f"),
     },
     "training": {
         "parameters": number("parameters", ",.0f"),
         "seconds an update": number("update", ".2f"),
-        "peak MiB": number("training memory", ",.0f"),
+        "process MiB": number("training memory", ",.0f"),
     },
 }
 
@@ -109,18 +109,20 @@ def read(system: str, seeds: Sequence[int], stages: Stages) -> Outcome:
     from fairseq_switchdec.scoring.outputs import read_outputs
     from fairseq_switchdec.scoring.rouge import rouge_scores
 
-    scores, figures = [], []
+    scores, figures, references = [], [], read_outputs([outputs(BASELINE, 1, stages)]).references
     for seed in seeds:
         plan = SYSTEMS[system].training
-        name, training = f"{system}-{seed}".replace(" ", "-"), f"train-{plan}-{seed}".replace(" ", "-")
+        name, training = stage("", system, seed), stage("train", plan, seed)
         folder = comparison.folder(stages.out, name)
-        found = read_outputs([folder / comparison.HYPOTHESES])
-        ids = sorted(found.references)
+        found = read_outputs([outputs(system, seed, stages)])
+        if found.references != references:
+            raise ValueError(f"{system} and {BASELINE} did not generate the same inputs")
+        ids = sorted(references)
         scores.append(rouge_scores([found.references[i] for i in ids], [found.hypotheses[i] for i in ids]))
         switches = json.loads((folder / comparison.SWITCHES).read_text(encoding="utf-8"))
         shares = {share: float(switches[share]) for share in comparison.SHARES}
         if TRAININGS[plan].pruned:
-            path = stages.out / "students" / f"{TRAININGS[plan].student}-half.json"
+            path = stages.out / "students" / f"{student(plan)}.json"
             shares["cost"] *= json.loads(path.read_text(encoding="utf-8"))["cost"]
         figures.append({**shares, **training_figures(stages.log(training))})
         if stages.memory(training):
@@ -134,6 +136,11 @@ def read(system: str, seeds: Sequence[int], stages: Stages) -> Outcome:
     for size in BATCH_SIZES:
         means |= {f"{figure} at {size}": value for figure, value in timed.get(f"{system} at {size}", {}).items()}
     return Outcome(len(seeds), np.mean(scores, axis=0), means)
+
+
+def outputs(system: str, seed: int, stages: Stages) -> Path:
+    """What a system wrote."""
+    return comparison.folder(stages.out, stage("", system, seed)) / comparison.HYPOTHESES
 
 
 def training_figures(log: Path) -> dict[str, float]:
@@ -153,7 +160,7 @@ def first_words(stages: Stages) -> Outcome:
     from fairseq_switchdec.scoring.outputs import read_outputs
     from fairseq_switchdec.scoring.rouge import rouge_scores
 
-    found = read_outputs([comparison.folder(stages.out, f"{BASELINE}-1") / comparison.HYPOTHESES])
+    found = read_outputs([outputs(BASELINE, 1, stages)])
     ids = sorted(found.references)
     references = [found.references[i] for i in ids]
     length = round(sum(len(text.split()) for text in references) / len(references))
@@ -161,10 +168,11 @@ def first_words(stages: Stages) -> Outcome:
     return Outcome(1, rouge_scores(references, beginnings), {})
 
 
-def thresholds(stages: Stages) -> dict[str, Any]:
-    """The calibrations of early exits, by system and seed."""
-    files = sorted((stages.out / "thresholds").glob("*.json"))
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+def thresholds(runs: Sequence[tuple[str, int]], stages: Stages) -> dict[str, Any]:
+    """The calibrations of early exits, by what their systems and seeds are called."""
+    names = [stage("", system, seed) for system, seed in runs if SYSTEMS[system].exits]
+    files = {name: stages.out / "thresholds" / f"{name}.json" for name in names}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items()}
 
 
 def table(name: str, outcomes: dict[str, Outcome], baselines: dict[int, Outcome]) -> str:
@@ -207,9 +215,12 @@ def write(
     baselines = {len(seeds[BASELINE]): outcomes[BASELINE], 1: read(BASELINE, [1], stages)}
     if any(FIRST_WORDS in TABLES[name].rows for name in tables):
         outcomes[FIRST_WORDS] = first_words(stages)
-    calibrated = thresholds(stages)
-    shown = ", ".join(f"{name} {found['threshold']:g}" for name, found in calibrated.items())
-    exits = f" Thresholds of early exits: {shown}." if shown else ""
+    calibrated = thresholds(runs, stages)
+    shown = ", ".join(
+        f"{name} {found['threshold']:g} (no less than {found['least_cost']:.0%} of the FLOPs with any)"
+        for name, found in calibrated.items()
+    )
+    exits = f" Early exits decode one input at a time; thresholds: {shown}." if shown else ""
     sizes = ", ".join(f"{split} {size:,}" for split, size in comparison.corpus_sizes(corpus).items())
     versions = comparison.versions(comparison.PACKAGES)
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -217,7 +228,7 @@ def write(
         f"Pairs: {sizes}; {settings.updates} updates of {settings.batch_size}; beam {settings.beam}. ROUGE as "
         "`rouge-score` has it, with stemming. Intervals: paired bootstrap over the test inputs, of means over seeds. "
         "Task loss: nats a token of the references. Seconds and peak memory: medians of runs in turn, with the first "
-        f"seed, on about 16 inputs; early exits decode one input at a time in both columns.{exits}",
+        f"seed, on about 16 inputs; a student's include the layers that it does not run, as do its parameters.{exits}",
         f"Commit {', '.join(commits)}; {comparison.hardware()}; {packages}.",
     ]
     text = "\n\n".join([*(table(name, outcomes, baselines) for name in tables), *notes]) + "\n"

@@ -20,15 +20,19 @@ from ..common.words import FAIRSEQ, sizes
 from ..pretrained import __main__ as pretrained
 from ..pretrained import commands
 from . import report
-from .plan import BUDGET, FILE, SYSTEMS, TEACHER, TRAININGS, USER_DIR, one_stack, runs
+from .exit_threshold import FEWEST
+from .plan import BUDGET, FILE, SYSTEMS, TABLES, TEACHER, TRAININGS, USER_DIR, one_stack, runs, stage, student
 
 THREADS = pretrained.THREADS
 #: A BART from scratch, in the tokens of SmolLM2.
 SMALL = ["--arch", "switchable_bart_base", "--share-all-embeddings", *sizes(4, 256, 1024, 4)]
 SCRATCH_LR = 1e-3
-#: Sizes that a BART's checkpoint is built with, in its options.
-BART_SIZES = [f"{side}_{what}" for side in ("encoder", "decoder") for what in (
-    "layers", "embed_dim", "ffn_embed_dim", "attention_heads",
+#: What a BART's checkpoint is built with, in its options.
+PARTS = ("layers", "embed_dim", "ffn_embed_dim", "attention_heads")
+BART_OPTIONS = (*(f"{side}_{part}" for side in ("encoder", "decoder") for part in PARTS), "activation_fn")
+#: The code of what runs with USER_DIR.
+COMPETITORS = [source(f"paper.{name}") for name in (
+    "early_exit", "exit_task", "exit_training", "distillation", "options",
 )]  # fmt: skip
 
 
@@ -52,10 +56,16 @@ class Paper:
             ``mix``.
 
     Raises:
-        UserError: the user's checkpoint cannot be read, or the device is not there.
+        UserError: the user's checkpoint cannot be read, the device is not there, or early exits have too few inputs.
     """
 
     def __init__(self, args: argparse.Namespace, settings: Settings):
+        self.architecture, stacks = SMALL, 2
+        if args.checkpoint is not None:
+            self.architecture, stacks, positions = architecture(args.checkpoint / "model.pt")
+            settings = replace(settings, **positions)
+        elif settings.backbone != "bart":
+            self.architecture, stacks = [], 1
         self.settings, self.args, self.out = settings, args, args.out
         shared = {item.name: getattr(settings, item.name) for item in fields(commands.Settings)}
         if settings.backbone == "bart":
@@ -65,11 +75,6 @@ class Paper:
         self.commits: list[str] = []
         gpu = on_gpu(settings.device)
         self.device = ["--cpu"] if settings.device == "cpu" else []
-        self.architecture, stacks = SMALL, 2
-        if args.checkpoint is not None:
-            self.architecture, stacks = architecture(args.checkpoint / "model.pt")
-        elif settings.backbone != "bart":
-            self.architecture, stacks = [], 1
 
         def possible(system: str) -> bool:
             return (stacks == 1 or not one_stack(system)) and not (gpu and SYSTEMS[system].precision == "int8")
@@ -77,12 +82,15 @@ class Paper:
         self.runs = [(system, seed) for system, seed in runs(args.tables, settings.seeds) if possible(system)]
         self.trainings = list(dict.fromkeys((SYSTEMS[system].training, seed) for system, seed in self.runs))
         self.students = list(dict.fromkeys(student(name) for name, _ in self.trainings if TRAININGS[name].student))
+        self.timed = settings.rounds > 0 and any("seconds" in TABLES[table].columns for table in args.tables)
         pruned = sum(TRAININGS[name].pruned for name, _ in self.trainings)
         exits = sum(bool(SYSTEMS[system].exits) for system, _ in self.runs)
+        if exits and settings.valid_pairs < FEWEST:
+            raise UserError(f"--valid-pairs {settings.valid_pairs}: early exits need {FEWEST} to choose a threshold")
         prepared = 11 - (args.data is not None) - (args.gguf is not None) + (settings.backbone == "bart")
         prepared -= 2 * (args.checkpoint is not None)
         losses = sum(map(has_loss, (system for system, _ in self.runs)))
-        counts = len(self.students), 2 * pruned, exits, len(self.trainings), len(self.runs), losses, settings.rounds > 0
+        counts = len(self.students), 2 * pruned, exits, len(self.trainings), len(self.runs), losses, self.timed
         self.stages.total = prepared + sum(counts)
 
     def run(self) -> None:
@@ -101,7 +109,7 @@ class Paper:
             self.generate(system, seed)
             if has_loss(system):
                 self.measure_loss(system, seed)
-        if self.settings.rounds:
+        if self.timed:
             self.measure_speed()
         report.write(self.args.tables, self.settings, self.runs, self.stages, pairs, self.commits)
 
@@ -146,14 +154,15 @@ class Paper:
         budget = self.settings.flops_budget ** (0.5 if half else 1)
         command = [*example(module), kind, str(self.model), str(self.binary), str(made)]
         command += ["--cost", f"{budget:.4g}", "--beam", str(self.settings.beam)]
-        after = [] if self.args.checkpoint else ["import"]
-        after = [*after, "preprocess"]
+        command += ["--max-source-positions", str(self.settings.max_source_positions)]
+        command += ["--max-target-positions", str(self.settings.max_target_positions)]
+        after = [*([] if self.args.checkpoint else ["import"]), "preprocess"]
         self.stages.run(f"student-{name}", command, makes=[made], after=after, sources=[source(module)], env=THREADS)
         if half:
             folder, small = self.out / "pruned" / "folder", self.out / "pruned" / "model"
             command = [*FAIRSEQ, "export", self.model / "model.pt", folder, "--to", "hugging-face", "--prune", made]
             self.stages.run("prune", command, makes=[folder], after=[f"student-{name}"], wipe=[folder])
-            command = [*FAIRSEQ, "import", folder, small, "--prompt-suffix", commands.SUFFIX]
+            command = [*FAIRSEQ, "import", folder, small]
             self.stages.run("import-pruned", command, makes=[small / "model.pt"], after=["prune"], wipe=[small])
 
     def student(self, name: str) -> Path:
@@ -173,8 +182,11 @@ class Paper:
             after.append(f"student-{student(training)}")
             if plan.pruned:
                 taken = json.loads(file.read_text(encoding="utf-8"))["cost"]
-                filled[BUDGET] = f"{settings.flops_budget / taken:.4f}"
+                filled[BUDGET] = f"{min(1.0, settings.flops_budget / taken):.4f}"
                 flags += ["--finetune-from-model", str(self.out / "pruned" / "model" / "model.pt")]
+                options = vars(read_options(str(self.model / "model.pt")))
+                for name in ("prompt_prefix", "prompt_suffix"):  # which an exported folder does not hold
+                    flags += [f"--{name.replace('_', '-')}", options.get(name) or ""]
                 after.append("import-pruned")
         after += ["scratch"] * (self.settings.backbone == "bart")
         after += [stage("train", "plain", seed)] * (TEACHER in plan.flags)
@@ -182,8 +194,16 @@ class Paper:
         command = [*commands.finetune(settings, self.model, self.binary, made.parent), *flags]
         command += [filled.get(flag, flag) for flag in plan.flags]
         command += commands.learning(settings) if plan.switches else []
-        name = stage("train", training, seed)
-        self.stages.run(name, command, makes=[made], after=after, wipe=[made.parent], env=THREADS)
+        name, sources = stage("train", training, seed), self.sources(USER_DIR in plan.flags)
+        self.stages.run(name, command, makes=[made], after=after, sources=sources, wipe=[made.parent], env=THREADS)
+
+    def sources(self, competitor: bool) -> list[Path]:
+        """Files that a training or a generation depends on beside its stages."""
+        mark = self.out / "stages" / "checkpoint"
+        if self.args.checkpoint:
+            found = (self.args.checkpoint / "model.pt").stat()
+            write_text(mark, f"{self.args.checkpoint} {found.st_size} {found.st_mtime_ns}\n")
+        return [*([mark] if self.args.checkpoint else []), *(COMPETITORS if competitor else [])]
 
     # --- what they write ---
 
@@ -196,7 +216,9 @@ class Paper:
         command += ["--switch-report", str(makes[-1])]
         command += ["--batch-size", "1"] if SYSTEMS[system].exits else []
         results.mkdir(parents=True, exist_ok=True)
-        self.stages.run(f"generate-{name}", command, makes=makes, after=after, wipe=makes, env=THREADS)
+        sources = self.sources(bool(SYSTEMS[system].exits))
+        name = f"generate-{name}"
+        self.stages.run(name, command, makes=makes, after=after, sources=sources, wipe=makes, env=THREADS)
 
     def measure_loss(self, system: str, seed: int) -> None:
         """Of the references of the test set."""
@@ -220,15 +242,26 @@ class Paper:
             method, confidence, layers = row.exits
             words += ["--user-dir", USER_DIR, "--task", "early_exit_task", "--exit-method", method]
             words += ["--exit-confidence", confidence, "--exit-layers", layers]
-            file, name = self.out / "thresholds" / f"{stage('', system, seed)}.json", stage("threshold", system, seed)
-            if name not in self.stages.fingerprints:
-                module = "paper.exit_threshold"
-                command = [*example(module), file, "--inputs", str(self.settings.valid_pairs), "--"]
-                command += words[words.index("generate") + 1 :]
-                self.stages.run(name, command, makes=[file], after=after, sources=[source(module)], env=THREADS)
+            file = self.calibrate(system, seed, words, after)
             words += ["--exit-threshold", str(file)]
-            after.append(name)
+            after.append(stage("threshold", system, seed))
         return words, after
+
+    def calibrate(self, system: str, seed: int, words: list[str], after: list[str]) -> Path:
+        """The file of a threshold, which is made once.
+
+        Args:
+            words: the command that generates.
+            after: the stages before it.
+        """
+        name, module = stage("threshold", system, seed), "paper.exit_threshold"
+        file = self.out / "thresholds" / f"{stage('', system, seed)}.json"
+        if name not in self.stages.fingerprints:
+            command = [*example(module), file, "--inputs", str(self.settings.valid_pairs), "--"]
+            command += words[words.index("generate") + 1 :]
+            sources = [source(module), *self.sources(True)]
+            self.stages.run(name, command, makes=[file], after=after, sources=sources, env=THREADS)
+        return file
 
     def decisions(self, system: str, seed: int) -> tuple[list[str], list[str]]:
         """What stands after --switch-decisions, and the stages before."""
@@ -252,7 +285,7 @@ class Paper:
         """Seconds and memory of all systems in turn, with the first seed."""
         systems, after = {}, []
         for system, seed in self.runs:
-            if seed == 1:
+            if seed == 1 and SYSTEMS[system].decisions != "shuffled":  # which reads the whole test set first
                 words, _ = self.generation(system, seed)
                 systems[system] = {"command": words, "batch": 1 if SYSTEMS[system].exits else 8}
                 after.append(f"generate-{stage('', system, seed)}")
@@ -261,29 +294,17 @@ class Paper:
         write_text(folder / "systems.json", json.dumps(systems, indent=1))
         made = folder / "seconds.json"
         command = [*example(module), folder / "systems.json", made, "--rounds", str(self.settings.rounds)]
-        command += ["--pairs", str(self.settings.test_pairs)]
+        plain = comparison.folder(self.out, stage("", report.BASELINE, 1)) / comparison.HYPOTHESES
+        written = sum(line.startswith("H-") for line in plain.read_text(encoding="utf-8").split("\n"))
+        command += ["--pairs", str(written)]
         sources = [source(module), folder / "systems.json"]
-        self.stages.run(
-            "speed", command, makes=[made], after=after, sources=sources, wipe=[folder / "seconds.runs.json", made],
-            resumes=True, env=THREADS,
-        )  # fmt: skip
-
-
-def stage(what: str, name: str, seed: int) -> str:
-    """What a stage, or a folder, is called."""
-    return "-".join([*([what] if what else []), name.replace(" ", "-"), str(seed)])
+        self.stages.run("speed", command, makes=[made], after=after, sources=sources, env=THREADS)
 
 
 def has_loss(system: str) -> bool:
     """Whether its loss can be measured without search: early exits and fewer bits are of search alone."""
     row = SYSTEMS[system]
     return not row.exits and row.precision == "fp32"
-
-
-def student(training: str) -> str:
-    """What the decisions of a student are called."""
-    plan = TRAININGS[training]
-    return f"{plan.student}{'-half' if plan.pruned else ''}"
 
 
 def most_frequent(entries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -293,8 +314,9 @@ def most_frequent(entries: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: entry[name] for name in PATH}
 
 
-def architecture(checkpoint: Path) -> tuple[list[str], int]:
-    """The words of ``fairseq-train`` that build a checkpoint's model, and how many stacks of layers it has.
+def architecture(checkpoint: Path) -> tuple[list[str], int, dict[str, int]]:
+    """The words of ``fairseq-train`` that build a checkpoint's model, how many stacks of layers it has, and settings that
+    are its own: a BART has as many positions as it was trained with.
 
     Raises:
         UserError: it is no model of ours, or cannot be read.
@@ -304,11 +326,13 @@ def architecture(checkpoint: Path) -> tuple[list[str], int]:
     if "bart" not in arch:
         if not arch.startswith("switchable_"):
             raise UserError(f"--checkpoint {checkpoint.parent} holds a model {arch}: give a folder that import wrote")
-        return ["--arch", arch], 2 if "t5" in arch else 1
+        return ["--arch", arch], 2 if "t5" in arch else 1, {}
+    if not options.get("no_scale_embedding", True):
+        raise UserError(f"--checkpoint {checkpoint.parent}: a BART that scales its embeddings cannot be tuned here")
     words = ["--arch", "switchable_bart", "--share-all-embeddings"]
-    for name in (*BART_SIZES, "max_source_positions", "max_target_positions"):
+    for name in BART_OPTIONS:
         words += [f"--{name.replace('_', '-')}", str(options[name])]
-    return words, 2
+    return words, 2, {name: options[name] for name in ("max_source_positions", "max_target_positions")}
 
 
 def on_gpu(device: str) -> bool:

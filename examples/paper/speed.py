@@ -4,7 +4,8 @@
 
 SYSTEMS.json holds for each system its words of ``fairseq-generate`` and the largest batch that it can generate. In
 every round each system generates once in each batch size, in a process of its own; what is reported are medians over
-the rounds. Killed, the same command goes on with the next run.
+the rounds. Killed, the same command goes on with the next run; what another command has measured before is measured
+again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fairseq_switchdec.files import write_text
 
 from ..common import comparison
 from ..common.command_line import command_line
-from ..common.stages import wait
+from ..common.stages import terminable, wait
 
 BATCH_SIZES = (1, 8)
 
@@ -50,9 +51,14 @@ def time_once(words: Sequence[str], batch_size: int, parts: int) -> dict[str, fl
             "--results-path",
             folder,
         ]
-        with out.open("w") as log:
+        with out.open("w") as log, terminable():
             process = subprocess.Popen([*words, *more], stdout=log, stderr=subprocess.STDOUT)
-            status, peak = wait(process)
+            try:
+                status, peak = wait(process)
+            finally:  # a termination may not leave it running beside the next one that is timed
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
         printed = out.read_text(encoding="utf-8", errors="replace")
         if status:
             raise UserError(f"{printed[-2000:]}\n{' '.join(words)} ended with status {status}")
@@ -64,21 +70,29 @@ def time_once(words: Sequence[str], batch_size: int, parts: int) -> dict[str, fl
 def measure(
     systems: dict[str, Any], rounds: int, parts: dict[int, int], path: Path
 ) -> dict[str, list[dict[str, float]]]:
-    """All runs of all systems, by ``SYSTEM at BATCH_SIZE``; those in ``path`` are not repeated.
+    """All runs of all systems, by ``SYSTEM at BATCH_SIZE``; those that ``path`` holds of the same command are not
+    repeated.
 
     Args:
         parts: for each batch size, of how many the test set is one.
     """
-    found: dict[str, list[dict[str, float]]] = json.loads(path.read_text()) if path.exists() else {}
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found: dict[str, list[dict[str, float]]] = {}
     for turn in range(rounds):
-        for batch_size in parts:
+        for batch_size, count in parts.items():
             for name, system in systems.items():
-                at = min(batch_size, system["batch"])
-                runs = found.setdefault(f"{name} at {batch_size}", [])
-                if len(runs) <= turn:
-                    runs.append(time_once(system["command"], at, parts[at]))
-                    print(f"round {turn + 1}, {name} at {batch_size}: {runs[-1]['seconds']:.3f} s an input", flush=True)
-                    write_text(path, json.dumps(found))
+                if batch_size > system["batch"]:
+                    continue
+                key, how = f"{name} at {batch_size}", [*system["command"], str(count)]
+                entry = kept.get(key)
+                if entry is None or entry["how"] != how:
+                    entry = kept[key] = {"how": how, "runs": []}
+                if len(entry["runs"]) <= turn:
+                    entry["runs"].append(time_once(system["command"], batch_size, count))
+                    write_text(path, json.dumps(kept))
+                    seconds = entry["runs"][-1]["seconds"]
+                    print(f"round {turn + 1}, {key}: {seconds:.3f} s an input", flush=True)
+                found[key] = entry["runs"][:rounds]
     return found
 
 

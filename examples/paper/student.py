@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 BATCH = 8
 
 
-def load(model: Path, binary: Path) -> tuple[Any, Any, list[dict[str, Any]]]:
-    """The task, the imported model and the batches of the validation set."""
+def load(model: Path, binary: Path, longest: tuple[int, int]) -> tuple[Any, list[dict[str, Any]]]:
+    """The imported model, and the batches of the validation set.
+
+    Args:
+        longest: tokens of a source, which is cut, and of a target, which is left out.
+    """
     import numpy as np
 
     from fairseq_switchdec.compat.user_dir import register_tasks_and_models
@@ -38,13 +42,13 @@ def load(model: Path, binary: Path) -> tuple[Any, Any, list[dict[str, Any]]]:
     options = {"switch_decisions": "keep-all", "switch_random_keep": 1.0, "switch_precision": "fp32", "seed": 1}
     options |= {"switch_budget": None, "switch_lookup": "off", "task": "switchable_task"}
     task, loaded = load_checkpoint(Namespace(path=str(model / "model.pt"), data=str(binary), **options))
+    task.cfg.truncate_source, task.cfg.max_source_positions = True, min(longest[0], loaded.max_positions()[0])
     task.load_dataset("valid")
     dataset = task.dataset("valid")
-    room = loaded.max_positions()
-    fitting = np.flatnonzero((dataset.src_sizes <= room[0]) & (dataset.tgt_sizes <= room[1]))
+    fitting = np.flatnonzero(dataset.tgt_sizes <= longest[1])
     order = fitting[np.argsort(dataset.src_sizes[fitting], kind="stable")]
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-    return task, loaded, [dataset.collater([dataset[int(index)] for index in batch]) for batch in batches]
+    return loaded, [dataset.collater([dataset[int(index)] for index in batch]) for batch in batches]
 
 
 def influences(model: Any, samples: list[dict[str, Any]]) -> Tensor:
@@ -110,9 +114,11 @@ def main() -> None:
     parser.add_argument("binary", type=Path, metavar="BIN", help="what fairseq-preprocess wrote")
     parser.add_argument("out", type=Path, metavar="OUT.json")
     parser.add_argument("--cost", type=float, required=True, help="share of the FLOPs to keep within")
+    parser.add_argument("--max-source-positions", type=int, default=128, help="longer sources are cut (%(default)s)")
+    parser.add_argument("--max-target-positions", type=int, default=64, help="longer ones are left out (%(default)s)")
     parser.add_argument("--beam", type=int, default=4, help="of generation, for the cost (%(default)s)")
     args = parser.parse_args()
-    _, model, samples = load(args.model, args.binary)
+    model, samples = load(args.model, args.binary, (args.max_source_positions, args.max_target_positions))
     found = choose(args.kind, model, samples, args.cost, args.beam)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.out, json.dumps(found, indent=1) + "\n")

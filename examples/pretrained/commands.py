@@ -14,7 +14,7 @@ USER_DIR = [*PLUGIN, "switchable_task"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What distinguishes one run from another; the defaults take about an hour on two cores."""
+    """What distinguishes one run from another; the defaults take half an hour to an hour on two cores."""
 
     updates: int = 100
     batch_size: int = 8

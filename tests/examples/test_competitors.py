@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
+from omegaconf import OmegaConf
 from support import SWITCHABLE_FLAGS, run_command, train_flags
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from examples.paper import distillation, exit_task, exit_threshold, plan, speed
-from examples.paper.early_exit import CONFIDENCES, EarlyExit, layers_of
+from examples.paper.early_exit import EarlyExit, keep_keys_apart, layers_of
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.runtime.ragged import Ragged
 
@@ -41,6 +42,13 @@ def source(model: Any, length: int = 9) -> Tensor:
 
 def exiting(model: Any, *how: Any) -> EarlyExit:
     return EarlyExit(model.decoder, model.geometry, *how)
+
+
+def pack(model: Any) -> None:
+    """As the task does for generation."""
+    keep_keys_apart(model.decoder)
+    model.prepare_for_inference_(OmegaConf.create({"generation": {}}))
+    model.pack("fp32")
 
 
 def middle(model: Any, confidence: str, layers: slice = slice(None)) -> float:
@@ -124,8 +132,8 @@ def gap(model: Any, state: Tensor) -> float:
 
 
 @pytest.mark.parametrize("variant", BACKBONES)
-@pytest.mark.parametrize("confidence", CONFIDENCES)
-def test_calm_is_the_naive_algorithm(variant, confidence):
+@pytest.mark.parametrize(("confidence", "packed"), [("state", False), ("softmax", False), ("state", True)])
+def test_calm_is_the_naive_algorithm(variant, confidence, packed):
     """Each position's keys above its exit come of the state that was trusted."""
     plain, model = make_pair(variant).ours, make_pair(variant).ours
     threshold = middle(plain, confidence)
@@ -140,6 +148,8 @@ def test_calm_is_the_naive_algorithm(variant, confidence):
     naive, src_tokens = Naive(plain, stays), source(model)
     prompts = plain.encoder.prompts(src_tokens)
     prompt = prompts.tokens[0][: int(prompts.lengths[0])]
+    if packed:
+        pack(model)
     exits = exiting(model, "calm", confidence, threshold, "all")
     (found,) = generate(model, src_tokens, 1, length=20)
     assert found["tokens"].tolist()[:20] == naive.write(prompt, 20)
@@ -177,19 +187,30 @@ def test_free_catches_up(variant, beam):
 )
 @pytest.mark.parametrize("variant", BACKBONES)
 def test_cost_is_what_runs(variant, method, confidence, layers):
-    """To the last product that torch counts. Softmax of every state is dear: what is saved may be less than nothing."""
+    """To the last product that torch counts, of two hypotheses and more steps than there are slots at first.
+
+    Softmax of every state is dear: what is saved may be less than nothing.
+    """
     plain, model = make_pair(variant).ours, make_pair(variant).ours
     threshold = middle(plain, confidence, slice(int(layers)) if method == "free" else slice(None))
-    exits, counted, steps = exiting(model, method, confidence, threshold, layers), [], 12
-    previous = torch.randint(10, 50, (1, steps), generator=torch.Generator().manual_seed(1))
+    exits, counted, looked = exiting(model, method, confidence, threshold, layers), [], 0
+    measure = exits.trusted
+
+    def trusted(count: int, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        nonlocal looked
+        looked += len(rows) if count in exits.exits else 0
+        return measure(count, rows, before, after)
+
+    exits.trusted = trusted  # type: ignore[method-assign]
+    previous = torch.randint(10, 50, (2, 40), generator=torch.Generator().manual_seed(1))
     for each in (plain, model):
         encoded, state = each.encoder(source(each), decisions=each.encoder.space.keep_all(1)), {}
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            for step in range(1, steps + 1):
+            for step in range(1, previous.size(1) + 1):
                 each.decoder(previous[:, :step], encoded, state)
         counted.append(counter.get_total_flops())
     if confidence == "state":  # which torch does not count
-        exits.saved += exits.looked * 3 * model.geometry.encoder_dim
+        exits.saved += looked * 3 * model.geometry.encoder_dim
     assert counted[0] - counted[1] == 2 * exits.saved != 0
     assert exits.ran < exits.all or method == "free", "whose last step may run all that waited"
 
@@ -282,7 +303,12 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     file, found = folder / "student.json", {}
     decisions = {"attention_keep": [True, False], "ffn_keep": [True, False], "token_strategy": 0}
     file.write_text(json.dumps([decisions]))
-    filled = {plan.FILE: str(file), plan.TEACHER: str(folder / "plain" / "checkpoint_last.pt"), plan.FREE_EXIT: "1/2"}
+    filled = {
+        plan.FILE: str(file),
+        plan.TEACHER: str(folder / "plain" / "checkpoint_last.pt"),
+        plan.FREE_EXIT: "1/2",
+        plan.CALM_EXITS: "1",
+    }
     for name in ("plain", "calm", "free", "distilled"):
         flags = [filled.get(flag, flag) for flag in plan.TRAININGS[name].flags]
         run_command("train", corpus, *SWITCHABLE_FLAGS, *train_flags(folder / name, 4), *TINY, *CRITERION, *flags)
@@ -325,12 +351,17 @@ def hypotheses(folder: Path) -> list[str]:
 def test_a_calibrated_threshold(corpus, trained, tmp_path, monkeypatch, capsys):
     made = tmp_path / "found" / "threshold.json"
     words = generation(corpus, trained["free"], "--exit-method", "free", "--exit-layers", "1/2")
-    arguments = [made, "--inputs", 6, "--tolerance", 0.9, "--", *words]
+    arguments = [made, "--inputs", 11, "--tolerance", 0.9, "--", *words]
     monkeypatch.setattr(sys, "argv", ["exit_threshold", *map(str, arguments)])
     exit_threshold.main()
     found = json.loads(made.read_text())
-    assert "wrote" in capsys.readouterr().out and found["inputs"] == 6 and found["curve"]
+    assert "wrote" in capsys.readouterr().out and found["inputs"] == 11 and found["curve"]
+    assert 0 < found["least_cost"] <= found["curve"][-1]["cost"] + 1e-9
     assert all(0 < each["cost"] <= 1.6 and 0 <= each["differs"] <= 1 for each in found["curve"])
+    for flags, message in (["--inputs", "10"], "--inputs 10 must be 11 or more"), (["--tolerance", "1"], "in .0, 1."):
+        monkeypatch.setattr(sys, "argv", ["exit_threshold", str(made), *flags, "--"])
+        with pytest.raises(UserError, match=message):
+            exit_threshold.main()
     words += ["--exit-threshold", made]
     assert "Switchable decisions" in run_command("generate", *words, "--switch-report", tmp_path / "r.json").stdout
 
@@ -390,11 +421,14 @@ def test_systems_take_turns(tmp_path, monkeypatch):
     systems = {"a": {"command": ["a"], "batch": 8}, "b": {"command": ["b"], "batch": 1}}
     with pytest.raises(KeyboardInterrupt):
         speed.measure(systems, 2, {1: 3, 8: 2}, tmp_path / "runs.json")
-    assert ran == [("a", 1, 3), ("b", 1, 3), ("a", 8, 2), ("b", 1, 3), ("a", 1, 3)]
+    assert ran == [("a", 1, 3), ("b", 1, 3), ("a", 8, 2), ("a", 1, 3), ("b", 1, 3)]
     ran.append("killed")
     found = speed.measure(systems, 2, {1: 3, 8: 2}, tmp_path / "runs.json")
-    assert ran[6:] == [("b", 1, 3), ("a", 8, 2), ("b", 1, 3)]
-    assert {name: len(runs) for name, runs in found.items()} == {"a at 1": 2, "b at 1": 2, "a at 8": 2, "b at 8": 2}
+    assert ran[6:] == [("a", 8, 2)]
+    assert {name: len(runs) for name, runs in found.items()} == {"a at 1": 2, "b at 1": 2, "a at 8": 2}
+    systems = {"b": {"command": ["b", "else"], "batch": 1}, "a": systems["a"]}
+    speed.measure(systems, 1, {1: 3, 8: 2}, tmp_path / "runs.json")
+    assert ran[7:] == [("b", 1, 3)], "another command; what the others took is kept"
 
 
 def test_one_run_of_the_clock(corpus, trained):

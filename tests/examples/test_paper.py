@@ -48,7 +48,7 @@ def test_every_row_can_be_made():
     for system in plan.SYSTEMS.values():
         training = plan.TRAININGS[system.training]
         assert (training.student is not None) == (system.decisions == "student" or training.pruned)
-        assert bool(system.exits) == ("early_exit_criterion" in training.flags)
+        assert not system.exits or "early_exit_criterion" in training.flags
         assert system.like in plan.SYSTEMS
 
 
@@ -75,6 +75,7 @@ def test_the_list(capsys, monkeypatch):
         (["2", "--seeds", "0"], "--seeds 0 must be 1 or more"),
         (["2", "--flops-budget", "0"], r"--flops-budget 0.0 must be in \(0, 1\]"),
         (["2", "--rounds", "-1"], "--rounds -1 must be 0 or more"),
+        (["3", "--valid-pairs", "10"], "--valid-pairs 10: early exits need 11 to choose a threshold"),
         (["2", "--device", "tpu"], "--device 'tpu' is unknown; choose from auto, cpu, cuda"),
         (["2", "--backbone", "gpt"], "--backbone 'gpt' is unknown; choose from smollm2, bart"),
         (["2", "--checkpoint", "none"], "--checkpoint .*none lacks model.pt: give a folder that import wrote"),
@@ -83,9 +84,9 @@ def test_the_list(capsys, monkeypatch):
         (["2", "--data", "none"], "--data .*none lacks train.source"),
     ],
 )
-def test_options_are_checked_first(flags, message):
+def test_options_are_checked_first(tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
-        paper.parse_args(flags)
+        paper_of([*flags, "--out", str(tmp_path / "out")])
 
 
 def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> run.Paper:
@@ -96,6 +97,9 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> run.Pape
     monkeypatch.setattr(run, "keep_for_report", lambda *arguments: 0.75)
     monkeypatch.setattr(run, "commit", lambda: "abc")
     monkeypatch.setattr(run.json, "loads", lambda text: {"per_input": [entry], "cost": 0.9})
+    read, imported = run.read_options, str(tmp_path / "out" / "model" / "model.pt")
+    options = Namespace(prompt_suffix="9 8", prompt_prefix=None)
+    monkeypatch.setattr(run, "read_options", lambda path: options if path == imported else read(path))
     made = paper_of([*words, "--out", str(tmp_path / "out")])
     made.run()
     return made
@@ -140,6 +144,7 @@ def test_a_student_that_switches(tmp_path, monkeypatch, capsys, corpus):
     assert words[words.index("--policy-flops-budget") + 1] == f"{0.75 / 0.9:.4f}"
     starts = [after for before, after in zip(words, words[1:]) if before == "--finetune-from-model"]
     assert starts[-1] == str(tmp_path / "out/pruned/model/model.pt"), "of a flag given twice, the last counts"
+    assert "--prompt-prefix  --prompt-suffix 9 8" in " ".join(words), "an exported folder does not hold them"
     assert f"--prune {tmp_path}/out/students/even-half.json" in shown and "--cost 0.866 " in shown
 
 
@@ -158,7 +163,7 @@ BART = {
 
 def test_your_own_model(tmp_path, monkeypatch, capsys, corpus):
     """A BART's sizes are given to the trainings; early exits and students are for one stack of layers."""
-    sizes = {**BART, "max_source_positions": 1024, "max_target_positions": 1024}
+    sizes = {**BART, "max_source_positions": 1024, "max_target_positions": 1024, "activation_fn": "relu"}
     words = save_model(tmp_path / "bart", arch="bart_large", **sizes)
     made = go(tmp_path, monkeypatch, "3", *words, "--data", str(corpus), "--seeds", "1", "--device", "cpu")
     assert {system for system, _ in made.runs} == {"plain", "plain int8", "ours", "ours int8"}
@@ -168,11 +173,15 @@ def test_your_own_model(tmp_path, monkeypatch, capsys, corpus):
     (training,) = (line for line in lines if "models/ours-1" in line and " train " in line)
     assert f"--finetune-from-model {tmp_path}/bart/model.pt" in training
     assert "--arch switchable_bart --share-all-embeddings --encoder-layers 2" in training
-    assert training.index("--max-source-positions 1024") > training.index("--max-source-positions 128")
+    assert all("--max-source-positions 1024" in line for line in lines if " generate " in line or " validate " in line)
+    assert "--max-source-positions 128" not in shown and "--activation-fn relu" in training
     assert " --cpu" in training
     words = save_model(tmp_path / "gpt2", arch="switchable_gpt2_medium", _name="switchable_gpt2")
     made = paper_of(["3", *words, "--data", str(corpus), "--out", str(tmp_path / "other")])
     assert made.architecture == ["--arch", "switchable_gpt2_medium"] and ("FREE", 1) in made.runs
+    words = save_model(tmp_path / "scaled", arch="bart_large", no_scale_embedding=False, **sizes)
+    with pytest.raises(UserError, match="a BART that scales its embeddings cannot be tuned here"):
+        paper_of(["3", *words, "--data", str(corpus), "--out", str(tmp_path / "third")])
     words = save_model(tmp_path / "other-model", arch="transformer")
     with pytest.raises(UserError, match="holds a model transformer: give a folder that import wrote"):
         paper_of(["3", *words, "--data", str(corpus), "--out", str(tmp_path / "third")])
@@ -284,7 +293,8 @@ def test_report(tmp_path, monkeypatch, corpus):
         stages.log(f"train-{training}").write_text(log)
     for file, found in (
         ("students/even-half.json", {"cost": 0.8}),
-        ("thresholds/CALM-state-1.json", {"threshold": 0.95, "curve": []}),
+        *((f"thresholds/{name}-1.json", {"threshold": 1, "least_cost": 0.8}) for name in ("CALM-softmax", "FREE")),
+        ("thresholds/CALM-state-1.json", {"threshold": 0.95, "least_cost": 0.8, "curve": []}),
         ("speed/seconds.json", {"ours at 1": {"seconds": 1.5, "memory": 900}}),
     ):
         write_text(stages.out / file, json.dumps(found))
@@ -306,6 +316,9 @@ def test_report(tmp_path, monkeypatch, corpus):
     assert systems["ours"]["loss"] == pytest.approx(1.5 * math.log(2)) and "loss" not in systems["plain"]
     assert systems["ours"]["seconds at 1"] == 1.5 and "seconds at 8" not in systems["ours"]
     assert systems["student ours"]["cost"] == pytest.approx(0.8 * systems["student even"]["cost"])
-    assert content["thresholds"]["CALM-state-1"]["threshold"] == 0.95 and "CALM-state-1 0.95." in text
+    assert (
+        content["thresholds"]["CALM-state-1"]["threshold"] == 0.95
+        and "CALM-state-1 0.95 (no less than 80% of the FLOPs with any)" in text
+    )
     assert "| plain | 1,234 | 2.00 |  | 2 |" in text
     assert "| ours | 1.040 | 50.0% | 0.0% | 50.0% | 0.0% | 2 |" in text
