@@ -315,8 +315,8 @@ def most_frequent(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def architecture(checkpoint: Path) -> tuple[list[str], int, dict[str, int]]:
-    """The words of ``fairseq-train`` that build a checkpoint's model, how many stacks of layers it has, and settings that
-    are its own: a BART has as many positions as it was trained with.
+    """The words of ``fairseq-train`` that build a checkpoint's model, how many stacks of layers it has, and settings
+    that are its own: a BART has as many positions as it was trained with.
 
     Raises:
         UserError: it is no model of ours, or cannot be read.
