@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from fairseq.checkpoint_utils import load_model_ensemble
-from fairseq.criterions import register_criterion
 from torch import Tensor
 
 from fairseq_switchdec.criterions.lexico_policy_criterion import LexicoPolicyCriterion
@@ -62,7 +61,6 @@ def divergence(taught: Tensor, ours: Tensor) -> Tensor:
     return terms.masked_fill(taught == -torch.inf, 0.0).sum()
 
 
-@register_criterion("distillation_criterion", dataclass=DistillationCriterionConfig)
 class DistillationCriterion(LexicoPolicyCriterion):
     """All else is as in a student's fine-tuning.
 

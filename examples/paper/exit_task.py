@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fairseq.tasks import register_task
 from torch import Tensor
 
 from fairseq_switchdec.config import check_choice
@@ -19,7 +18,6 @@ from .early_exit import CONFIDENCES, METHODS, EarlyExit, keep_keys_apart
 from .options import EarlyExitTaskConfig
 
 
-@register_task("early_exit_task", dataclass=EarlyExitTaskConfig)
 class EarlyExitTask(SwitchableTask):
     """Its report has what the exits cost, and as skipped the share of layers that no decoding step ran.
 

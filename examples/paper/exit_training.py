@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fairseq.criterions import register_criterion
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -80,7 +79,6 @@ class EarlyExitObjective(GenerationObjective):
         return torch.stack(distances).mean()
 
 
-@register_criterion("early_exit_criterion", dataclass=EarlyExitCriterionConfig)
 class EarlyExitCriterion(LexicoPolicyCriterion):
     """All else is as in plain fine-tuning.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from support import SWITCHABLE_FLAGS, run_command, train_flags
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from examples.common.repository import environment, example
 from examples.paper import distillation, exit_task, exit_threshold, plan, speed
 from examples.paper.early_exit import EarlyExit, keep_keys_apart, layers_of
 from fairseq_switchdec.errors import UserError
@@ -348,22 +350,22 @@ def hypotheses(folder: Path) -> list[str]:
     return sorted(line for line in lines if line.startswith(("H-", "P-")))
 
 
-def test_a_calibrated_threshold(corpus, trained, tmp_path, monkeypatch, capsys):
+def test_a_calibrated_threshold(corpus, trained, tmp_path, monkeypatch):
     made = tmp_path / "found" / "threshold.json"
     words = generation(corpus, trained["free"], "--exit-method", "free", "--exit-layers", "1/2")
     arguments = [made, "--inputs", 11, "--tolerance", 0.9, "--", *words]
-    monkeypatch.setattr(sys, "argv", ["exit_threshold", *map(str, arguments)])
-    exit_threshold.main()
+    command = [*example("paper.exit_threshold"), *map(str, arguments)]
+    printed = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout
     found = json.loads(made.read_text())
-    assert "wrote" in capsys.readouterr().out and found["inputs"] == 11 and found["curve"]
+    assert f"wrote {made}" in printed and found["inputs"] == 11 and found["curve"]
     assert 0 < found["least_cost"] <= found["curve"][-1]["cost"] + 1e-9
     assert all(0 < each["cost"] <= 1.6 and 0 <= each["differs"] <= 1 for each in found["curve"])
+    words += ["--exit-threshold", made]
+    assert "Switchable decisions" in run_command("generate", *words, "--switch-report", tmp_path / "r.json").stdout
     for flags, message in (["--inputs", "10"], "--inputs 10 must be 11 or more"), (["--tolerance", "1"], "in .0, 1."):
         monkeypatch.setattr(sys, "argv", ["exit_threshold", str(made), *flags, "--"])
         with pytest.raises(UserError, match=message):
             exit_threshold.main()
-    words += ["--exit-threshold", made]
-    assert "Switchable decisions" in run_command("generate", *words, "--switch-report", tmp_path / "r.json").stdout
 
 
 @pytest.mark.parametrize(
