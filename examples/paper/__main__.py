@@ -39,8 +39,8 @@ BACKBONES, DEVICES = ("smollm2", "bart"), ("auto", "cpu", "cuda")
 #: Seconds where two cores multiply matrices at `GFLOPS`: an update of 8 pairs of the default lengths, of every kind of
 #: training; reading a process and its model; and for an input, generating, one by one and in a batch, and its loss.
 GFLOPS = 200.0
-UPDATE = {"plain": 5.5, "switches": 7.0, "student": 5.0, "calm": 16.0, "free": 7.0, "distilled": 7.0}
-START, ALONE, BATCHED, LOSS = 12.0, 0.7, 0.25, 0.1
+UPDATE = {"plain": 5.0, "switches": 6.5, "student": 4.0, "calm": 5.5, "free": 5.0, "distilled": 5.0}
+START, ALONE, BATCHED, LOSS = 12.0, 1.0, 0.25, 0.45
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
