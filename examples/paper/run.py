@@ -157,7 +157,8 @@ class Paper:
         command += ["--max-source-positions", str(self.settings.max_source_positions)]
         command += ["--max-target-positions", str(self.settings.max_target_positions)]
         after = [*([] if self.args.checkpoint else ["import"]), "preprocess"]
-        self.stages.run(f"student-{name}", command, makes=[made], after=after, sources=[source(module)], env=THREADS)
+        sources = [source(module), *self.sources(False)]
+        self.stages.run(f"student-{name}", command, makes=[made], after=after, sources=sources, env=THREADS)
         if half:
             folder, small = self.out / "pruned" / "folder", self.out / "pruned" / "model"
             command = [*FAIRSEQ, "export", self.model / "model.pt", folder, "--to", "hugging-face", "--prune", made]
