@@ -75,6 +75,7 @@ def finetune_switchable(settings: Settings, model: Path, binary: Path, save_dir:
 def learning(settings: Settings) -> list[str]:
     """How a policy learns."""
     return [
+        *("--policy-start", "influence"),
         *("--policy-lr", str(settings.policy_lr), "--policy-cost-beam", str(settings.beam)),
         *("--policy-statistics-inputs", str(settings.policy_statistics_inputs)),
     ]

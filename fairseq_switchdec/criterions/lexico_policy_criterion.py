@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from ..policy import GreedyChoice, SwitchPolicy, input_uniforms, random_decision
 from ..rl import (
     Evidence,
     Exploration,
+    LayerInfluence,
     OneDeviation,
     PolicyLearner,
     SampledPaths,
@@ -145,13 +147,19 @@ class LexicoPolicyCriterion(FairseqCriterion):
             if update_num == 0:
                 lengths = self.objective.lengths(model, sample, sampled)
                 check_reachable(options, policy, self.objective.prices(model), lengths)
-            with torch.no_grad():
+            influence = LayerInfluence(model)
+            with torch.no_grad(), influence if self.measures_influence(model) else nullcontext():
                 shown = self.objective.loss(model, sample, self.greedy_decisions(policy, sampled, budgets))
-            evidence = self.gather(model, sample, decisions, sampled, shown, ~keep_all, log)
+            evidence = self.gather(model, sample, decisions, sampled, shown, ~keep_all, influence, log)
             log["greedy_nll_loss"] = (shown.quality * shown.weight).sum()
         log |= self.log_keep_all(sampled, keep_all.to(sampled.quality.device))
         log |= self.log_path(model, sample, shown)
         return Rollout(sampled.total, log["sample_size"], log, evidence)
+
+    def measures_influence(self, model: Any) -> bool:
+        """Whether the greedy path, which is the keep-all path then, shows where the policy is to start."""
+        policy, inputs = model.encoder.policy, self.cfg.policy_statistics_inputs
+        return self.cfg.policy_start == "influence" and model.learner_state.gathers(policy, inputs)
 
     def training_decisions(
         self, policy: SwitchPolicy, ids: Tensor, uniforms: Tensor, keep_all: Tensor, budgets: Tensor | None
@@ -193,6 +201,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         sampled: PathLoss,
         greedy: PathLoss,
         explored: Tensor,
+        influence: LayerInfluence,
         log: dict[str, Any],
     ) -> Evidence:
         """The policy's evidence: advantages over the greedy path (Eq. 5), and the constraint's value.
@@ -200,6 +209,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         Args:
             exploration: how ``sampled`` was chosen.
             explored: bool (B,), inputs on such a path; the others ran the keep-all path.
+            influence: of the layers, if it was measured.
             log: gets the entropy, the reward and the advantage's moments.
         """
         policy, options = model.encoder.policy, self.cfg
@@ -248,6 +258,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
             quality=float(greedy.quality.sum()),
             cost=held[0],
             expected_cost=held[1],
+            influence=influence.measured,
             inputs=len(rows),
             features=sampled.features,
         )

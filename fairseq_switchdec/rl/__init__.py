@@ -2,6 +2,7 @@
 
 from .exploration import ESTIMATORS, Exploration, OneDeviation, SampledPaths
 from .gradients import policy_gradients
+from .influence import LayerInfluence
 from .learner import Evidence, LearnerState, PolicyLearner
 from .rules import RULES, BudgetRule, DialRule, Eq7Rule, FixedRule, Observation, QualityRule, Weights, price
 
@@ -14,6 +15,7 @@ __all__ = [
     "Evidence",
     "Exploration",
     "FixedRule",
+    "LayerInfluence",
     "LearnerState",
     "Observation",
     "OneDeviation",

@@ -23,6 +23,8 @@ from layouts import (
 )
 from support import DATA_FLAGS, SWITCHABLE_FLAGS, make_corpus, run_command
 
+from fairseq_switchdec.compat.user_dir import register_tasks_and_models
+
 ARCHITECTURES = {
     "switchable_gpt2_tiny": ("--prompt-suffix", "w3 w4", "--absent-symbols", "<s>", "--attention-dropout", 0),
     "switchable_llama_tiny": ("--prompt-suffix", "w3 w4"),
@@ -45,7 +47,8 @@ def test_processes_agree_and_a_resumed_run_is_the_same(data: Path, tmp_path: Pat
     # With seed 3 a state of T5's comes so near to relu's kink that rounding decides on its gradient, and a gradient of
     # the policy of LLaMA's so near to 0 that Adam scales its rounding up to 1.5 times the tolerance.
     seed = 3 if "gpt2" in arch else 5
-    flags = ("--arch", arch, *budget, "--finetune-from-model", start, "--policy-total-updates", 20, "--seed", seed)
+    flags = ("--arch", arch, *budget, "--policy-start", "influence", "--finetune-from-model", start)
+    flags += ("--policy-total-updates", 20, "--seed", seed)
     layouts = compare(data, tmp_path, *flags, "--max-update", 6, *backend_flags("legacy_ddp"), layouts=LAYOUTS[:2])
     for differences in layouts.values():
         assert {name: value for name, value in differences.items() if not value <= TOLERANCE} == {}
@@ -70,6 +73,7 @@ def check_generation(data: Path, folder: Path, report: Path) -> None:
     ]
     texts = [sorted(line.split("\t")[::2] for line in output.splitlines() if line[:2] == "D-") for output in outputs]
     assert texts[0] == texts[1] and len(texts[0]) == 6
+    register_tasks_and_models()
     model, _ = load_model_ensemble([str(folder / "checkpoint_last.pt")])
     hub = type(model[0]).from_pretrained(str(folder), "checkpoint_last.pt", str(data), bpe=None)
     lines = (data.parent / "test.source").read_text().splitlines()
