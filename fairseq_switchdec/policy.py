@@ -204,7 +204,7 @@ class SwitchPolicy(Float32Module):
 
     @property
     def standardized(self) -> bool:
-        """Whether its features are: told by themselves, since a trained policy keeps the statistics it has."""
+        """Whether its features are; a policy whose are not is taken for new. Told by the statistics, which it keeps."""
         return bool(self.feature_std.ne(1).any())
 
     @torch.no_grad()

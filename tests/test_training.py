@@ -150,6 +150,10 @@ def test_a_static_student(corpus, tmp_path):
             ("--policy-start", "influence", "--policy-statistics-inputs", 0),
             "--policy-start influence is measured on --policy-statistics-inputs: give more than 0",
         ),
+        (
+            ("--policy-start", "influence", "--policy-decisions", "random"),
+            "--policy-start influence: no policy learns with --policy-decisions random: leave one",
+        ),
         (("--policy-rule", "lexico"), "--policy-rule 'lexico' is unknown; choose from quality, budget, eq7, fixed"),
         (("--policy-flops-budget", 1.2), r"--policy-flops-budget 1.2 must be in \(0, 1\]"),
         (("--encoder-layers", 1), "--encoder-layers 1: .*at least 2"),

@@ -68,6 +68,7 @@ def finetune_switchable(settings: Settings, model: Path, binary: Path, save_dir:
     return [
         *finetune(settings, model, binary, save_dir),
         *(rule if settings.flops_budget else []),
+        *("--policy-start", "influence"),
         *learning(settings),
     ]
 
@@ -75,7 +76,6 @@ def finetune_switchable(settings: Settings, model: Path, binary: Path, save_dir:
 def learning(settings: Settings) -> list[str]:
     """How a policy learns."""
     return [
-        *("--policy-start", "influence"),
         *("--policy-lr", str(settings.policy_lr), "--policy-cost-beam", str(settings.beam)),
         *("--policy-statistics-inputs", str(settings.policy_statistics_inputs)),
     ]

@@ -280,6 +280,10 @@ class LexicoPolicyCriterion(FairseqCriterion):
             policy, state = model.encoder.policy, model.learner_state
             if update_num == 0:  # also with --reset-optimizer and --finetune-from-model
                 state.restart()
+                if self.cfg.policy_start == "influence" and policy.standardized:
+                    logger.warning("--policy-start influence: the policy is trained already, and goes on from there")
+            if self.cfg.policy_start != "influence":
+                state.influence.zero_()
             rate, inputs = self.cfg.policy_lr, self.cfg.policy_statistics_inputs
             self.learner = PolicyLearner(policy, state, self.rule, rate, inputs)
         return self.learner

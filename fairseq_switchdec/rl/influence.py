@@ -22,11 +22,11 @@ class LayerInfluence:
 
     Attributes:
         measured: float64 (2, L): one minus the cosine, summed over the tokens that went through a layer; and how many
-            did.
+            did. Of a decoder-only model's tokens, those of the prompts.
     """
 
     def __init__(self, model: Any):
-        self.decoder, self.padding = model.decoder, model.encoder.padding_idx
+        self.decoder, self.padding = model.decoder, model.decoder.padding_idx
         self.layers = list(model.encoder.layers)
         if model.encoder.space.decoder_layers:  # a decoder-only model's one stack reads prompts as an encoder
             self.layers += model.decoder.layers

@@ -76,18 +76,18 @@ class LearnerState(Float32Module):
         return bool(self.feature_count < inputs) and not policy.standardized
 
     def restart(self) -> None:
-        """Begin a new training: forget Adam's moments, the averages and the weights. The features' statistics belong
-        to the trained policy and stay.
+        """Begin a new training: forget Adam's moments, the averages, the weights and the layers' influence. The
+        features' statistics belong to the trained policy and stay.
         """
         averages = ("gradient_average", "constraint_average", "expected_average", "average_weight")
-        for name in ("adam_step", "exp_avg", "exp_avg_sq", *averages, "caution"):
+        for name in ("adam_step", "exp_avg", "exp_avg_sq", *averages, "caution", "influence"):
             getattr(self, name).zero_()
         # Not infinite: fairseq's moving average of a model multiplies every buffer by a decay, which may be 0.
         self.best_quality.fill_(torch.finfo(torch.float32).max)
         self.weights.fill_(1.0)
 
 
-#: Numbers of `Evidence`, in the order of its `Evidence.totals`; after them its costs.
+#: Numbers of `Evidence`, in the order of its `Evidence.totals`; after them its costs and the layers' influence.
 SCALARS = ("sampled", "violation", "compared", "quality", "inputs")
 
 
@@ -130,8 +130,8 @@ class Evidence:
         """
         features = self.features.double()
         scalars = [getattr(self, name) for name in SCALARS]
-        layers = (self.cost, self.expected_cost, self.influence)
-        parts = (torch.tensor(scalars, dtype=torch.float64), *layers, self.gradients, self.half, features.sum(0))
+        measured = (self.cost, self.expected_cost, self.influence)
+        parts = (torch.tensor(scalars, dtype=torch.float64), *measured, self.gradients, self.half, features.sum(0))
         return torch.cat([part.to(features).flatten() for part in (*parts, features.square().sum(0))])
 
 
@@ -266,7 +266,9 @@ class PolicyLearner:
             policy.feature_std.copy_(variance.clamp(min=1e-8).sqrt())
             changed, tokens = state.influence
             if bool(tokens.all()):
-                policy.start_from(changed / tokens)
+                influence = changed / tokens
+                logger.info("influence of the layers: %s", ", ".join(f"{each:.3g}" for each in influence.tolist()))
+                policy.start_from(influence)
 
     def _average(self, kind: int, average: Tensor, value: Tensor) -> None:
         """Move one of the averages; what an update did not measure stays where it was."""

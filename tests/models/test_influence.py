@@ -109,3 +109,17 @@ def test_tokens_only_have_no_layers_to_tell_apart() -> None:
     policy = SwitchPolicy(DecisionSpace(3, 2, candidates=("token",)), 4, 6)
     policy.start_from(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
     assert policy(torch.zeros(1, 1, 4)).sublayer_logits.eq(policy.sublayer_heads[0].bias[0]).all()
+
+
+@pytest.mark.parametrize("options", [{"split_attention": True}, {"scope": ("encoder",)}])
+def test_closed_layers_do_not_move_the_others(options: dict[str, Any]) -> None:
+    space = DecisionSpace(3, 2, **options)
+    policy = SwitchPolicy(space, 4, 6)
+    decoder = 0.1 if "scope" in options else 0.2
+    policy.start_from(torch.tensor([9.0, 0.1, 0.2, decoder, 0.2]))
+    layer = space.layer_of_sublayer()
+    logits = policy(torch.zeros(1, 1, 4)).sublayer_logits[0]
+    middle = 0.1 if "scope" in options else 0.2  # the lower median of layers 1 and 2; of 1 to 4
+    for index, influence in ((1, 0.1), (2, 0.2)):
+        expected = START + 2 * math.log(influence / middle)
+        assert_close(logits[layer == index], torch.full_like(logits[layer == index], expected))

@@ -201,3 +201,12 @@ def test_influence_is_measured_while_features_are_standardized(
     assert influence("influence", inputs=9).any()
     model.encoder.policy.feature_std.fill_(2.0)
     assert not influence("influence", inputs=9).any(), "a trained policy does not start again"
+
+
+@pytest.mark.parametrize(("start", "forgotten"), [("even", True), ("influence", False)])
+def test_a_resumed_training_that_starts_evenly_forgets_influence(
+    dictionary: Any, model: Any, start: str, forgotten: bool
+) -> None:
+    model.learner_state.influence.fill_(2.0)
+    make_criterion(dictionary, policy_start=start).policy_learner(model, update_num=3)
+    assert bool(model.learner_state.influence.eq(0).all()) is forgotten

@@ -14,9 +14,10 @@ from torch.nn.utils import parameters_to_vector
 from torch.testing import assert_close
 
 from fairseq_switchdec.decisions import DecisionSpace
+from fairseq_switchdec.dial import Dial
 from fairseq_switchdec.policy import SwitchPolicy
 from fairseq_switchdec.rl import Evidence, FixedRule, LearnerState, Observation, PolicyLearner, QualityRule, Weights
-from fairseq_switchdec.rl.learner import CAUTION_AT_ONCE, CAUTION_PACE, SCALARS
+from fairseq_switchdec.rl.learner import AVERAGE_DECAY, CAUTION_AT_ONCE, CAUTION_PACE, COST_DECAY, SCALARS
 
 DIM = 4
 SPACE = DecisionSpace(3, 2)
@@ -196,6 +197,31 @@ def test_statistics_standardize_the_features_before_anything_is_learned(per_laye
     assert update(setup, merge(setup.evidence(9)))["weight_cost"] == 1.0
     assert not torch.equal(setup.theta, new)
     assert torch.equal(setup.policy.feature_mean, mean) and setup.state.feature_count == 24, "gathered once"
+
+
+def test_costs_are_averaged_more_slowly_for_a_dial() -> None:
+    for dial, decay in ((None, COST_DECAY), (Dial(0.5, 1.0, auto=False), AVERAGE_DECAY)):
+        policy = SwitchPolicy(SPACE, DIM, 6, dial=dial)
+        state = LearnerState(policy)
+        learner = PolicyLearner(policy, state, lambda seen: Weights(1.0, 1.0, torch.zeros_like(seen.cost), -1), 1e-2, 0)
+        knots, parameters = len(state.expected_average) - 1, state.exp_avg.numel()
+        evidence = Evidence(
+            gradients=torch.zeros(2, parameters),
+            half=torch.zeros(2, parameters),
+            sampled=1,
+            violation=0.0,
+            compared=1,
+            quality=1.0,
+            cost=torch.full((knots,), 0.8),
+            expected_cost=torch.full((knots,), 0.6),
+            influence=torch.zeros(2, SPACE.num_layers),
+            inputs=1,
+            features=torch.zeros(1, 1, DIM),
+        )
+        learner.accumulate(evidence)
+        learner.step(1e-2)
+        assert_close(state.constraint_average[2:], torch.full((knots,), 0.8 * (1 - decay)))
+        assert_close(state.expected_average[:-1], torch.full((knots,), 0.6 * (1 - decay)))
 
 
 def test_without_influence_a_policy_starts_evenly() -> None:
