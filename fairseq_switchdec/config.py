@@ -22,7 +22,6 @@ from .errors import UserError
 from .rl import ESTIMATORS, RULES, BudgetRule, DialRule, Eq7Rule, FixedRule, QualityRule
 
 TRAINING_DECISIONS = ("learned", "random", "keep-all")
-STARTS = ("even", "influence")
 HEAD_HELP = "name of the classification head to use"
 REGRESSION_HELP = "the targets are numbers, not classes, as in STS-B"
 RUN_DECISIONS = ("greedy", "keep-all", "random", "shuffled")
@@ -106,12 +105,6 @@ class LearningOptions(FairseqDataclass):
     )
     policy_statistics_inputs: int = option(
         3000, "training inputs over which the policy's features are standardized before it starts to learn"
-    )
-    policy_start: str = option(
-        "even",
-        "what a new policy starts from, before it has tried anything: even (it keeps all sublayers equally surely), "
-        "influence (the more surely, the more a layer changes the states of its inputs, measured while the features "
-        "are standardized: for pretrained models)",
     )
     policy_cost_beam: int = option(4, "beam size for which the cost of a path is estimated in training and validation")
     seed: int = II("common.seed")
@@ -363,7 +356,6 @@ def check_learning_options(options: LearningOptions) -> None:
         UserError: naming the flag and what it takes.
     """
     check_choice("policy_rule", options.policy_rule, RULES)
-    check_choice("policy_start", options.policy_start, STARTS)
     check_choice("policy_estimator", options.policy_estimator, ("auto", *ESTIMATORS))
     flops_budgets(options)
     if build_dial(options) is not None:
@@ -389,13 +381,6 @@ def check_learning_options(options: LearningOptions) -> None:
         raise UserError("--policy-keep-all-share 0 leaves --policy-rule quality without its bound: give more than 0")
     if options.policy_decisions == "learned" and options.policy_keep_all_share == 1:
         raise UserError("--policy-keep-all-share 1 leaves no input to learn the policy from: give less than 1")
-    if options.policy_start == "influence" and options.policy_decisions != "learned":
-        raise UserError(
-            f"--policy-start influence: no policy learns with --policy-decisions {options.policy_decisions}: leave one "
-            "of them out"
-        )
-    if options.policy_start == "influence" and options.policy_statistics_inputs == 0:
-        raise UserError("--policy-start influence is measured on --policy-statistics-inputs: give more than 0")
     check_range("policy_cost_beam", options.policy_cost_beam, "1 or more", lambda value: value >= 1)
 
 

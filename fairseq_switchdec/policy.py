@@ -19,9 +19,6 @@ from .errors import UserError
 #: pretrained model, whose greedy path keeps everything.
 INITIAL_KEEP = 0.95
 INITIAL_KEEP_ALL_TOKENS = 0.4
-#: The odds of keeping a layer's sublayers start in proportion to this power of its influence, within these logits of
-#: the initial ones, so that the greedy path still keeps everything.
-INFLUENCE_POWER, INFLUENCE_REACH = 2.0, 2.5
 
 
 @dataclass(frozen=True)
@@ -201,30 +198,6 @@ class SwitchPolicy(Float32Module):
         if self.dial is not None:
             for shift in (*self.budget_hidden, *self.budget_sublayers, self.budget_tokens):
                 shift.zero_()
-
-    @property
-    def standardized(self) -> bool:
-        """Whether its features are; a policy whose are not is taken for new. Told by the statistics, which it keeps."""
-        return bool(self.feature_std.ne(1).any())
-
-    @torch.no_grad()
-    def start_from(self, influence: Tensor) -> None:
-        """Make a new policy keep more of the layers that change the states more, see `fairseq_switchdec.rl.influence`.
-
-        A layer's sublayers start alike: skipped together, they leave what comes after with states that it knows.
-
-        Args:
-            influence: float (L,), in units of which only the proportions matter.
-        """
-        layer = self.space.layer_of_sublayer()
-        opened = layer[self.space.open_sublayers()].unique()
-        if len(opened) == 0:
-            return
-        logs = influence.double().cpu().clamp(min=1e-12).log()
-        shift = (INFLUENCE_POWER * (logs - logs[opened].median())).clamp(-INFLUENCE_REACH, INFLUENCE_REACH)
-        for head, columns in zip(self.sublayer_heads, self.stages):
-            assert isinstance(head, nn.Linear)
-            head.bias.add_(shift[layer[columns]].to(head.bias))
 
     def stage(self, index: int, features: Tensor, budgets: Tensor | None = None) -> DecisionDistribution:
         """The distribution of one stage's decisions given its features, (B, D) in any float dtype.

@@ -149,7 +149,6 @@ def test_an_average_that_an_older_version_kept_is_left_behind(corpus: Path, tmp_
     state = load_checkpoint_to_cpu(str(training.save()))
     state["model"]["learner_state.sampled_average"] = torch.zeros(3)
     del state["model"]["learner_state.expected_average"]
-    del state["model"]["learner_state.influence"]
     torch.save(state, tmp_path / "checkpoint_last.pt")
     resumed = Training(corpus, tmp_path, load=True)
     assert not resumed.policy["learner_state.expected_average"].any()

@@ -99,7 +99,7 @@ def test_accumulated_equals_one_batch(corpus, stock_checkpoint, tmp_path):
         ("--policy-decisions", "random", "--switch-split-attention"),
         ("--policy-decisions", "keep-all", "--checkpoint-activations"),
         ("--sentence-avg", "--policy-rule", "budget", "--policy-keep-all-share", 0, "--policy-floor", 0),
-        ("--memory-efficient-fp16", "--clip-norm", 1.0, "--policy-start", "influence"),
+        ("--memory-efficient-fp16", "--clip-norm", 1.0),
     ],
     ids=lambda flags: " ".join(map(str, flags)),
 )
@@ -145,15 +145,6 @@ def test_a_static_student(corpus, tmp_path):
         (("--policy-decisions", "lerned"), "--policy-decisions 'lerned' is neither learned, random, keep-all nor a"),
         (("--switch-candidates", "attention,fnn"), "--switch-candidates: unknown name 'fnn'.*attention, ffn, token"),
         (("--switch-scope", ""), "--switch-scope: nothing chosen"),
-        (("--policy-start", "influenz"), "--policy-start .influenz. is unknown; choose from even, influence"),
-        (
-            ("--policy-start", "influence", "--policy-statistics-inputs", 0),
-            "--policy-start influence is measured on --policy-statistics-inputs: give more than 0",
-        ),
-        (
-            ("--policy-start", "influence", "--policy-decisions", "random"),
-            "--policy-start influence: no policy learns with --policy-decisions random: leave one",
-        ),
         (("--policy-rule", "lexico"), "--policy-rule 'lexico' is unknown; choose from quality, budget, eq7, fixed"),
         (("--policy-flops-budget", 1.2), r"--policy-flops-budget 1.2 must be in \(0, 1\]"),
         (("--encoder-layers", 1), "--encoder-layers 1: .*at least 2"),

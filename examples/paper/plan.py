@@ -23,8 +23,7 @@ class Training:
     """A model.
 
     Attributes:
-        flags: of fairseq-train, beside those that all share; ``BUDGET``, ``FILE``, ``TEACHER`` and ``START`` are filled
-            in.
+        flags: of fairseq-train, beside those that all share; ``BUDGET``, ``FILE`` and ``TEACHER`` are filled in.
         student: which layers it is trained without, one of `STUDENTS`; None: it has all.
         pruned: the student is a smaller model, a step of the way to the budget, and its policy goes the rest.
     """
@@ -76,10 +75,8 @@ class Table:
     columns: tuple[str, ...] = ("rouge", "cost", "seconds")
 
 
-BUDGET, FILE, TEACHER, START = "BUDGET", "FILE", "TEACHER", "START"
-#: The rules of the package's own; those that the paper prints begin as it does.
-QUALITY = ("--policy-start", START)
-WITHIN = (*QUALITY, "--policy-rule", "budget", "--policy-flops-budget", BUDGET)
+BUDGET, FILE, TEACHER = "BUDGET", "FILE", "TEACHER"
+WITHIN = ("--policy-rule", "budget", "--policy-flops-budget", BUDGET)
 KEEP_ALL, STUDENT = ("--policy-decisions", "keep-all"), ("--policy-decisions", FILE)
 EARLY_EXIT = (*KEEP_ALL, "--user-dir", USER_DIR, "--criterion", "early_exit_criterion")
 DISTILLED = ("--user-dir", USER_DIR, "--criterion", "distillation_criterion", "--teacher", TEACHER)
@@ -87,10 +84,10 @@ CALM_EXITS, FREE_EXIT = "1/6,1/3,1/2,2/3,5/6", "1/3"
 TRAININGS = {
     "plain": Training(KEEP_ALL),
     "ours": Training(WITHIN),
-    "quality": Training(QUALITY),
-    "attention": Training((*QUALITY, "--switch-candidates", "attention")),
-    "feed-forward": Training((*QUALITY, "--switch-candidates", "ffn")),
-    "tokens": Training((*QUALITY, "--switch-candidates", "token")),
+    "quality": Training(()),
+    "attention": Training(("--switch-candidates", "attention")),
+    "feed-forward": Training(("--switch-candidates", "ffn")),
+    "tokens": Training(("--switch-candidates", "token")),
     "random": Training(("--policy-decisions", "random")),
     "lambda 0.2": Training(("--policy-rule", "fixed", "--policy-lambda", "0.2")),
     "lambda 1.0": Training(("--policy-rule", "fixed", "--policy-lambda", "1.0")),

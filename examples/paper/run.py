@@ -21,7 +21,7 @@ from ..pretrained import __main__ as pretrained
 from ..pretrained import commands
 from . import report
 from .exit_threshold import FEWEST
-from .plan import BUDGET, FILE, START, SYSTEMS, TABLES, TEACHER, TRAININGS, USER_DIR, one_stack, runs, stage, student
+from .plan import BUDGET, FILE, SYSTEMS, TABLES, TEACHER, TRAININGS, USER_DIR, one_stack, runs, stage, student
 
 THREADS = pretrained.THREADS
 #: A BART from scratch, in the tokens of SmolLM2.
@@ -177,7 +177,6 @@ class Paper:
         plan, made = TRAININGS[training], self.checkpoint(training, seed)
         settings, after, flags = self.seeded(seed), ["preprocess"], [*self.architecture, *self.device]
         filled = {BUDGET: str(settings.flops_budget), TEACHER: str(self.checkpoint("plain", seed))}
-        filled[START] = "even" if settings.backbone == "bart" else "influence"  # what is not pretrained shows nothing
         if plan.student is not None:
             file = self.student(student(training))
             filled[FILE] = str(file)

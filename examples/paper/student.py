@@ -52,16 +52,20 @@ def load(model: Path, binary: Path, longest: tuple[int, int]) -> tuple[Any, list
 
 
 def influences(model: Any, samples: list[dict[str, Any]]) -> Tensor:
-    """How much each layer changes the states of the sources, float64 (L,), a mean over tokens."""
+    """How much each layer changes the states that the targets are written from, float64 (L,), a mean over tokens."""
     import torch
 
-    from fairseq_switchdec.rl import LayerInfluence
-
-    with torch.no_grad(), LayerInfluence(model) as influence:
+    sums, tokens = torch.zeros(model.encoder.space.encoder_layers, dtype=torch.float64), 0
+    with torch.no_grad():
         for sample in samples:
-            model(**sample["net_input"], decisions=model.encoder.space.keep_all(len(sample["id"])))
-    changed, tokens = influence.measured
-    return changed / tokens
+            keep_all = model.encoder.space.keep_all(len(sample["id"]))
+            _, extra = model(**sample["net_input"], decisions=keep_all, return_all_hiddens=True)
+            real = sample["target"].ne(model.decoder.padding_idx).transpose(0, 1)
+            states = [state[real].double() for state in extra["inner_states"]]
+            similar = [torch.cosine_similarity(*pair, dim=-1) for pair in zip(states, states[1:])]
+            sums += torch.stack([(1 - part).sum() for part in similar])
+            tokens += int(real.sum())
+    return sums / tokens
 
 
 def evenly(layers: int, count: int) -> set[int]:

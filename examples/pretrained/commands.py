@@ -68,7 +68,6 @@ def finetune_switchable(settings: Settings, model: Path, binary: Path, save_dir:
     return [
         *finetune(settings, model, binary, save_dir),
         *(rule if settings.flops_budget else []),
-        *("--policy-start", "influence"),
         *learning(settings),
     ]
 

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +32,6 @@ from ..policy import GreedyChoice, SwitchPolicy, input_uniforms, random_decision
 from ..rl import (
     Evidence,
     Exploration,
-    LayerInfluence,
     OneDeviation,
     PolicyLearner,
     SampledPaths,
@@ -147,19 +145,13 @@ class LexicoPolicyCriterion(FairseqCriterion):
             if update_num == 0:
                 lengths = self.objective.lengths(model, sample, sampled)
                 check_reachable(options, policy, self.objective.prices(model), lengths)
-            influence = LayerInfluence(model)
-            with torch.no_grad(), influence if self.measures_influence(model) else nullcontext():
+            with torch.no_grad():
                 shown = self.objective.loss(model, sample, self.greedy_decisions(policy, sampled, budgets))
-            evidence = self.gather(model, sample, decisions, sampled, shown, ~keep_all, influence, log)
+            evidence = self.gather(model, sample, decisions, sampled, shown, ~keep_all, log)
             log["greedy_nll_loss"] = (shown.quality * shown.weight).sum()
         log |= self.log_keep_all(sampled, keep_all.to(sampled.quality.device))
         log |= self.log_path(model, sample, shown)
         return Rollout(sampled.total, log["sample_size"], log, evidence)
-
-    def measures_influence(self, model: Any) -> bool:
-        """Whether the greedy path, which is the keep-all path then, shows where the policy is to start."""
-        policy, inputs = model.encoder.policy, self.cfg.policy_statistics_inputs
-        return self.cfg.policy_start == "influence" and model.learner_state.gathers(policy, inputs)
 
     def training_decisions(
         self, policy: SwitchPolicy, ids: Tensor, uniforms: Tensor, keep_all: Tensor, budgets: Tensor | None
@@ -201,7 +193,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
         sampled: PathLoss,
         greedy: PathLoss,
         explored: Tensor,
-        influence: LayerInfluence,
         log: dict[str, Any],
     ) -> Evidence:
         """The policy's evidence: advantages over the greedy path (Eq. 5), and the constraint's value.
@@ -209,7 +200,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
         Args:
             exploration: how ``sampled`` was chosen.
             explored: bool (B,), inputs on such a path; the others ran the keep-all path.
-            influence: of the layers, if it was measured.
             log: gets the entropy, the reward and the advantage's moments.
         """
         policy, options = model.encoder.policy, self.cfg
@@ -258,7 +248,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
             quality=float(greedy.quality.sum()),
             cost=held[0],
             expected_cost=held[1],
-            influence=influence.measured,
             inputs=len(rows),
             features=sampled.features,
         )
@@ -280,10 +269,6 @@ class LexicoPolicyCriterion(FairseqCriterion):
             policy, state = model.encoder.policy, model.learner_state
             if update_num == 0:  # also with --reset-optimizer and --finetune-from-model
                 state.restart()
-                if self.cfg.policy_start == "influence" and policy.standardized:
-                    logger.warning("--policy-start influence: the policy is trained already, and goes on from there")
-            if self.cfg.policy_start != "influence":
-                state.influence.zero_()
             rate, inputs = self.cfg.policy_lr, self.cfg.policy_statistics_inputs
             self.learner = PolicyLearner(policy, state, self.rule, rate, inputs)
         return self.learner

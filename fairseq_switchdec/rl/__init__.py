@@ -2,7 +2,6 @@
 
 from .exploration import ESTIMATORS, Exploration, OneDeviation, SampledPaths
 from .gradients import policy_gradients
-from .influence import LayerInfluence
 from .learner import Evidence, LearnerState, PolicyLearner
 from .rules import RULES, BudgetRule, DialRule, Eq7Rule, FixedRule, Observation, QualityRule, Weights, price
 
@@ -15,7 +14,6 @@ __all__ = [
     "Evidence",
     "Exploration",
     "FixedRule",
-    "LayerInfluence",
     "LearnerState",
     "Observation",
     "OneDeviation",

@@ -17,9 +17,6 @@ logger = logging.getLogger(__name__)
 
 #: Decay of the averages over updates.
 AVERAGE_DECAY = 0.9
-#: And of the costs that a budget is held against: they vary little from batch to batch, and a controller that sees them
-#: ten updates late swings. A dial's knots share decisions, and what one is given moves its neighbours: it is slower.
-COST_DECAY = 0.5
 ADAM_BETAS = (0.9, 0.98)
 #: How fast caution moves, in logits an update, as a multiple of the policy's learning rate; and how far at once.
 CAUTION_PACE, CAUTION_AT_ONCE = 25.0, 1.0
@@ -45,7 +42,6 @@ class LearnerState(Float32Module):
     feature_sum: Tensor
     feature_square_sum: Tensor
     feature_count: Tensor
-    influence: Tensor
 
     def __init__(self, policy: SwitchPolicy):
         super().__init__()
@@ -56,9 +52,9 @@ class LearnerState(Float32Module):
         self.register_buffer("exp_avg_sq", torch.zeros(parameters))
         self.register_buffer("gradient_average", torch.zeros(2, parameters))  # g_q, g_c
         self.register_buffer("constraint_average", torch.zeros(2 + costs))  # q - c, q, costs
-        # Expected costs, and the weight of all costs: old checkpoints lack them.
+        # Expected costs, and their weight: old checkpoints lack them.
         self.register_buffer("expected_average", torch.zeros(costs + 1))
-        self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q
+        self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q and costs
         self.register_buffer("best_quality", torch.empty(()))
         self.register_buffer("weights", torch.ones(2))  # the rule's last ones: quality, cost
         # Logits: what lasts, and what was added at once; of a dial, by column.
@@ -67,27 +63,21 @@ class LearnerState(Float32Module):
         self.register_buffer("feature_sum", torch.zeros_like(policy.feature_mean, dtype=torch.float64))
         self.register_buffer("feature_square_sum", torch.zeros_like(policy.feature_mean, dtype=torch.float64))
         self.register_buffer("feature_count", torch.zeros(()))
-        # What `LayerInfluence` measures.
-        self.register_buffer("influence", torch.zeros(2, policy.space.num_layers, dtype=torch.float64))
         self.restart()
 
-    def gathers(self, policy: SwitchPolicy, inputs: int) -> bool:
-        """Whether the policy stands still until its features are standardized by so many inputs."""
-        return bool(self.feature_count < inputs) and not policy.standardized
-
     def restart(self) -> None:
-        """Begin a new training: forget Adam's moments, the averages, the weights and the layers' influence. The
-        features' statistics belong to the trained policy and stay.
+        """Begin a new training: forget Adam's moments, the averages and the weights. The features' statistics belong
+        to the trained policy and stay.
         """
         averages = ("gradient_average", "constraint_average", "expected_average", "average_weight")
-        for name in ("adam_step", "exp_avg", "exp_avg_sq", *averages, "caution", "influence"):
+        for name in ("adam_step", "exp_avg", "exp_avg_sq", *averages, "caution"):
             getattr(self, name).zero_()
         # Not infinite: fairseq's moving average of a model multiplies every buffer by a decay, which may be 0.
         self.best_quality.fill_(torch.finfo(torch.float32).max)
         self.weights.fill_(1.0)
 
 
-#: Numbers of `Evidence`, in the order of its `Evidence.totals`; after them its costs and the layers' influence.
+#: Numbers of `Evidence`, in the order of its `Evidence.totals`; after them its costs.
 SCALARS = ("sampled", "violation", "compared", "quality", "inputs")
 
 
@@ -105,7 +95,6 @@ class Evidence:
         quality: sum of the greedy path's loss, nats a token, over ``inputs``.
         cost: (K,), sum of the greedy path's cost over ``inputs``: one or, of a dial, if they were asked for each knot.
         expected_cost: (K,), as much of the cost that the policy's probabilities expect.
-        influence: (2, L), what `fairseq_switchdec.rl.LayerInfluence` measured and over how many tokens, or zeros.
         inputs: all inputs of the micro-batch.
         features: (inputs, S, D).
     """
@@ -118,7 +107,6 @@ class Evidence:
     quality: float
     cost: Tensor
     expected_cost: Tensor
-    influence: Tensor
     inputs: int
     features: Tensor
 
@@ -130,8 +118,8 @@ class Evidence:
         """
         features = self.features.double()
         scalars = [getattr(self, name) for name in SCALARS]
-        measured = (self.cost, self.expected_cost, self.influence)
-        parts = (torch.tensor(scalars, dtype=torch.float64), *measured, self.gradients, self.half, features.sum(0))
+        costs = (self.cost, self.expected_cost)
+        parts = (torch.tensor(scalars, dtype=torch.float64), *costs, self.gradients, self.half, features.sum(0))
         return torch.cat([part.to(features).flatten() for part in (*parts, features.square().sum(0))])
 
 
@@ -159,8 +147,9 @@ class PolicyLearner:
         self.rule = rule
         self.statistics_inputs = statistics_inputs
         self.base_rate = base_rate
-        self.cost_decay = COST_DECAY if policy.dial is None else AVERAGE_DECAY
         self.totals: Tensor | None = None
+        # Told by the policy, not by the count: a trained policy keeps the statistics it was trained with.
+        self.standardized = bool(policy.feature_std.ne(1).any())
         self.flat = nn.Parameter(parameters_to_vector(policy.parameters()).detach().clone())
         self.adam = torch.optim.Adam([self.flat], betas=ADAM_BETAS)
         # Adam moves these in place, so the buffers are its state, saved and restored with the model.
@@ -208,20 +197,18 @@ class PolicyLearner:
         sampled, violation, compared, quality, inputs = totals[: len(SCALARS)].tolist()
         if inputs == 0 or not bool(totals.isfinite().all()):  # one NaN would stay in the averages for good
             return {}
-        cost, expected, influence, gradients, half, *features = self._split(totals[len(SCALARS) :])
-        if self.state.gathers(self.policy, self.statistics_inputs):
-            self._gather_statistics(inputs, influence, *features)
+        cost, expected, gradients, half, feature_sum, feature_square_sum = self._split(totals[len(SCALARS) :])
+        if not self.standardized and self.state.feature_count < self.statistics_inputs:
+            self._gather_statistics(inputs, feature_sum, feature_square_sum)
             return {}
         if sampled:
             self._average(0, self.state.gradient_average, gradients / sampled)
         if compared:
             self._average(1, self.state.constraint_average[:1], totals.new_tensor([violation / compared]))
         one = totals.new_ones(1)
-        self._average(2, self.state.constraint_average[1:2], one * quality / inputs)
-        costs, expected_average = self.state.constraint_average[2:], self.state.expected_average
-        costs *= expected_average[-1] > 0  # of an old checkpoint, whose costs have no weight: they begin anew
-        costs.lerp_((cost / inputs).to(costs), 1 - self.cost_decay)
-        expected_average.lerp_(torch.cat([expected / inputs, one]).to(expected_average), 1 - self.cost_decay)
+        self._average(2, self.state.constraint_average[1:], torch.cat([one * quality, cost]) / inputs)
+        expected_average = self.state.expected_average
+        expected_average.lerp_(torch.cat([expected / inputs, one]).to(expected_average), 1 - AVERAGE_DECAY)
         seen = self._observation(settled)
         weights = self.rule(seen)
         self.state.weights.copy_(torch.tensor([weights.quality, weights.cost]))
@@ -242,19 +229,15 @@ class PolicyLearner:
     def _sizes(self) -> list[int]:
         """Of the parts of `Evidence.totals` after the scalars."""
         costs, features = self.state.expected_average.numel() - 1, self.state.feature_sum.numel()
-        gradients = 2 * self.flat.numel()
-        return [costs, costs, self.state.influence.numel(), gradients, gradients, features, features]
+        return [costs, costs, 2 * self.flat.numel(), 2 * self.flat.numel(), features, features]
 
     def _split(self, totals: Tensor) -> tuple[Tensor, ...]:
-        cost, expected, influence, gradients, half, *features = totals.split(self._sizes())
+        cost, expected, gradients, half, *features = totals.split(self._sizes())
         features = [each.view(self.state.feature_sum.shape) for each in features]
-        return cost, expected, influence.view(2, -1), gradients.view(2, -1), half.view(2, -1), *features
+        return cost, expected, gradients.view(2, -1), half.view(2, -1), *features
 
-    def _gather_statistics(
-        self, inputs: float, influence: Tensor, feature_sum: Tensor, feature_square_sum: Tensor
-    ) -> None:
+    def _gather_statistics(self, inputs: float, feature_sum: Tensor, feature_square_sum: Tensor) -> None:
         state, policy = self.state, self.policy
-        state.influence += influence
         state.feature_sum += feature_sum
         state.feature_square_sum += feature_square_sum
         state.feature_count += inputs
@@ -264,11 +247,7 @@ class PolicyLearner:
             logger.info("features are standardized by %d inputs: the policy starts to learn", int(state.feature_count))
             policy.feature_mean.copy_(mean)
             policy.feature_std.copy_(variance.clamp(min=1e-8).sqrt())
-            changed, tokens = state.influence
-            if bool(tokens.all()):
-                influence = changed / tokens
-                logger.info("influence of the layers: %s", ", ".join(f"{each:.3g}" for each in influence.tolist()))
-                policy.start_from(influence)
+            self.standardized = True
 
     def _average(self, kind: int, average: Tensor, value: Tensor) -> None:
         """Move one of the averages; what an update did not measure stays where it was."""
@@ -281,12 +260,11 @@ class PolicyLearner:
         weight = state.average_weight.clamp(min=1 - AVERAGE_DECAY)  # the averages started at zero
         quality_gradient, cost_gradient = state.gradient_average / weight[0]
         violation, quality = (state.constraint_average[:2] / weight[1:]).tolist()
-        costs_weight = state.expected_average[-1].clamp(min=1 - self.cost_decay)
-        cost, expected = (
-            (average / costs_weight).double().cpu()
-            for average in (state.constraint_average[2:], state.expected_average[:-1])
-        )
-        cost = settled * cost + (1 - settled) * expected
+        cost = (state.constraint_average[2:] / weight[2]).double().cpu()
+        *_, expected_weight = state.expected_average.tolist()
+        expected = state.expected_average[:-1].double().cpu()
+        if expected_weight > 0:
+            cost = settled * cost + (1 - settled) * expected / expected_weight
         state.best_quality.clamp_(max=quality)
         best, caution = float(state.best_quality), state.caution.reshape(2, -1)[0].cpu().clone()
         return Observation(quality_gradient, cost_gradient, violation, quality, best, cost, caution)

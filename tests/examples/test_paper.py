@@ -122,7 +122,7 @@ def test_stages(tmp_path, monkeypatch, capsys, corpus, tables):
     seeds = {words[words.index("--save-dir") + 1]: words[words.index("--seed") + 1] for words in trained}
     assert seeds[str(tmp_path / "out/models/ours-2")] == "2" and len(seeds) == len(trained)
     for words in trained:
-        assert not {plan.BUDGET, plan.FILE, plan.TEACHER, plan.START} & {*words}
+        assert not {plan.BUDGET, plan.FILE, plan.TEACHER} & {*words}
         decided = words.count("--policy-decisions") and words[words.index("--policy-decisions") + 1] != "random"
         assert ("--policy-lr" in words) == (not decided)
     if tables != ["2"]:

@@ -47,8 +47,7 @@ def test_processes_agree_and_a_resumed_run_is_the_same(data: Path, tmp_path: Pat
     # With seed 3 a state of T5's comes so near to relu's kink that rounding decides on its gradient, and a gradient of
     # the policy of LLaMA's so near to 0 that Adam scales its rounding up to 1.5 times the tolerance.
     seed = 3 if "gpt2" in arch else 5
-    flags = ("--arch", arch, *budget, "--policy-start", "influence", "--finetune-from-model", start)
-    flags += ("--policy-total-updates", 20, "--seed", seed)
+    flags = ("--arch", arch, *budget, "--finetune-from-model", start, "--policy-total-updates", 20, "--seed", seed)
     layouts = compare(data, tmp_path, *flags, "--max-update", 6, *backend_flags("legacy_ddp"), layouts=LAYOUTS[:2])
     for differences in layouts.values():
         assert {name: value for name, value in differences.items() if not value <= TOLERANCE} == {}

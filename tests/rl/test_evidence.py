@@ -16,7 +16,7 @@ from fairseq_switchdec.criterions import lexico_policy_criterion as module
 from fairseq_switchdec.criterions.lexico_policy_criterion import LexicoPolicyCriterion
 from fairseq_switchdec.criterions.objective import GenerationObjective, PathLoss
 from fairseq_switchdec.policy import input_uniforms
-from fairseq_switchdec.rl import LayerInfluence, OneDeviation, SampledPaths, Weights, policy_gradients
+from fairseq_switchdec.rl import OneDeviation, SampledPaths, Weights, policy_gradients
 from fairseq_switchdec.tasks.switching import SwitchingTask
 
 PADDING = 1
@@ -176,37 +176,3 @@ def test_the_learner_is_told_how_far_training_is(
     criterion.learner = SimpleNamespace(step=step)  # type: ignore[assignment]
     criterion.policy_step(model, update_num)
     assert told == [(pytest.approx(rate * 1e-2), pytest.approx(settled))]
-
-
-def test_influence_is_measured_while_features_are_standardized(
-    dictionary: Any, model: Any, sample: dict[str, Any]
-) -> None:
-    """Of the greedy path, which keeps everything then; once, and only where the policy starts from it."""
-    model.train()
-
-    def influence(start: str, inputs: int = 8) -> torch.Tensor:
-        criterion = make_criterion(dictionary, policy_start=start, policy_statistics_inputs=inputs)
-        evidence = criterion.rollout(model, sample, update_num=0).evidence
-        assert evidence is not None
-        return evidence.influence
-
-    keep_all = model.encoder.space.keep_all(len(sample["id"]))
-    with torch.no_grad(), LayerInfluence(model) as expected:
-        model(**sample["net_input"], decisions=keep_all)
-    assert expected.measured.gt(0).all() and expected.measured.shape == (2, 5)
-    assert not influence("even").any()
-    assert_close(influence("influence"), expected.measured, rtol=1e-5, atol=1e-7)
-    model.learner_state.feature_count.fill_(8)
-    assert not influence("influence").any()
-    assert influence("influence", inputs=9).any()
-    model.encoder.policy.feature_std.fill_(2.0)
-    assert not influence("influence", inputs=9).any(), "a trained policy does not start again"
-
-
-@pytest.mark.parametrize(("start", "forgotten"), [("even", True), ("influence", False)])
-def test_a_resumed_training_that_starts_evenly_forgets_influence(
-    dictionary: Any, model: Any, start: str, forgotten: bool
-) -> None:
-    model.learner_state.influence.fill_(2.0)
-    make_criterion(dictionary, policy_start=start).policy_learner(model, update_num=3)
-    assert bool(model.learner_state.influence.eq(0).all()) is forgotten

@@ -191,7 +191,6 @@ def evidence(policy: SwitchPolicy, state: LearnerState, types: Tensor, features:
         quality=float(losses[1].sum()),
         cost=held[0],
         expected_cost=held[1],
-        influence=torch.zeros(2, SPACE.num_layers),
         inputs=len(types),
         features=features,
     )
