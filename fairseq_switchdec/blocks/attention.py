@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..runtime.packing import Packs, bf16_products
 from .positions import Angles, turn
+
+#: Attention weights that are there at a time.
+SCORES = 4 << 20
 
 #: Up to so many queries, reading the keys takes the time; a decoding step has one query for each hypothesis.
 FEW_QUERIES = 32
@@ -114,10 +119,8 @@ class Attention(Packs):
         elif queries.size(1) <= FEW_QUERIES:
             context = attend_by_products(split, keys, values, mask)
         elif keys.dtype == torch.bfloat16 and keys.device.type == "cpu":
-            # torch's fused kernel is half as fast on processors without AMX; one input at a time bounds the memory.
-            masks = [mask] * len(keys) if mask is None or len(mask) == 1 else mask.split(1)
-            parts = zip(split.split(1), keys.split(1), values.split(1), masks)
-            context = torch.cat([attend_by_products(*part) for part in parts])
+            # torch's fused kernel is half as fast on processors without AMX.
+            context = attend_in_parts(split, keys, values, mask)
         else:
             context = self.attend_fused(split, keys, values, mask)
         return context.transpose(1, 2).flatten(2)
@@ -130,6 +133,22 @@ class Attention(Packs):
             keys, values = (x.repeat_interleave(self.group, dim=1) for x in (keys, values))
         dropout = self.dropout if self.training else 0.0
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, causal)
+
+
+def attend_in_parts(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """`attend_by_products` of one input at a time, and of as many heads as `SCORES` has room for."""
+    group = queries.size(1) // keys.size(1)
+    heads = max(1, SCORES // (group * queries.size(2) * keys.size(2)))
+
+    def split(x: Tensor | None, dim: int, size: int, parts: int) -> Sequence[Tensor | None]:
+        return [x] * parts if x is None or x.size(dim) == 1 else x.split(size, dim)
+
+    contexts = []
+    for one in zip(queries.split(1), keys.split(1), values.split(1), split(mask, 0, 1, len(keys))):
+        parts = [part.split(size, 1) for part, size in zip(one, (group * heads, heads, heads))]
+        parts.append(split(one[3], 1, group * heads, len(parts[0])))
+        contexts.append(torch.cat([attend_by_products(*part) for part in zip(*parts)], dim=1))
+    return torch.cat(contexts)
 
 
 def attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

@@ -24,6 +24,9 @@ from .positions import RelativeBias
 
 Sublayer = Callable[[Tensor], Tensor]
 
+#: Tokens whose hidden states in a feed-forward network, several times as large, are there at a time.
+BLOCK = 256
+
 
 def post_norm(x: Tensor, sublayer: Sublayer, norm: nn.Module, dropout: Sublayer) -> Tensor:
     """The residual connection, normalized after (BART)."""
@@ -111,6 +114,8 @@ class SwitchableLayer(Packs):
 
     def transform(self, x: Tensor) -> Tensor:
         """What the feed-forward network makes of (..., D)."""
+        if x.dim() == 2 and len(x) > BLOCK and x.device.type == "cpu" and not torch.is_grad_enabled():
+            return torch.cat([self.transform(part) for part in x.split(BLOCK)])
         hidden = self.activation(self.fc1(x))
         if self.training:
             hidden = self.activation_dropout(hidden)

@@ -54,5 +54,5 @@ class Embeds(nn.Module):
         if isinstance(self.embed_positions, nn.Embedding):
             return F.embedding(steps + padding + 1, self.embed_positions.weight)
         # fairseq's sinusoidal table follows no model to its device; its own forward pass moves it in the same way.
-        self.embed_positions.weights = self.embed_positions.weights.to(self.embed_tokens.weight)
+        self.embed_positions.weights = self.embed_positions.weights.to(self.embed_positions._float_tensor)
         return F.embedding(steps + padding + 1, self.embed_positions.weights)

@@ -18,12 +18,13 @@ def keep_freed_memory() -> bool:
 
     A layer's hidden states are some 16 MB. glibc gives blocks of that size back when they are freed, and the system
     clears every page of the next one: a quarter of the time of an int8 encoder. Peak memory stays what it is; between
-    two batches the process holds on to it.
+    two batches the process holds on to it. What loading has left in pieces is given back first.
     """
     if sys.platform != "linux" or any(name in os.environ for name in VARIABLES):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
         return False
+    ctypes.CDLL(None).malloc_trim(0)
     kept = mallopt(MMAP_THRESHOLD, LARGE) or mallopt(MMAP_THRESHOLD, LARGEST_BEFORE)
     return bool(kept and mallopt(TRIM_THRESHOLD, LARGE))

@@ -10,7 +10,8 @@ from support import PRECISIONS, build_switchable, make_dictionary, marked
 from torch import nn
 
 from fairseq_switchdec.errors import UserError
-from fairseq_switchdec.runtime.packing import BFloat16Linear, Int8Linear, OneDNNLinear, PackedLinear
+from fairseq_switchdec.runtime import packing
+from fairseq_switchdec.runtime.packing import BFloat16Linear, Int8Linear, OneDNNLinear, PackedLinear, TokenEmbedding
 
 #: Root mean square of the error over that of the result, for weights and inputs drawn from normal distributions.
 ERROR = {PackedLinear: 1e-6, OneDNNLinear: 1e-6, BFloat16Linear: 4e-3, Int8Linear: 1.2e-2}
@@ -82,6 +83,31 @@ def test_unpacking(kind) -> None:
     layers = linears()
     for layer, again in zip(layers, kind(layers).unpack()):
         assert torch.equal(again.weight, layer.weight) and torch.equal(again.bias, layer.bias)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@torch.no_grad()
+def test_an_embedding_in_fewer_bits(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "ROWS", 16)  # of 50: the last part is shorter
+    embedding, tokens = TokenEmbedding(50, 48, padding_idx=1), torch.tensor([[0, 1, 49], [17, 16, 2]])
+    embedding.weight[2] = 0
+    expected = embedding(tokens)
+    bound = expected.abs().amax(-1, keepdim=True) / 250  # half a step of int8; bfloat16 has 8 bits
+    embedding.pack(precision)
+    found = embedding(tokens)
+    assert found.dtype == torch.float32 and embedding.weight.dtype.itemsize < 4
+    assert ((found - expected).abs() <= bound).all()
+    assert not torch.equal(found, expected) and (found[0, 1] == 0).all() and (found[1, 2] == 0).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", *PRECISIONS])
+def test_nothing_is_held_twice(precision: str) -> None:
+    """Of a packed model, the matrices that are left as parameters are the embeddings of positions."""
+    model, _ = inference_model(precision)
+    left = {name for name, value in model.named_parameters() if value.dim() > 1 and ".policy." not in name}
+    tokens = {"encoder.embed_tokens.weight"} if precision == "fp32" else set()
+    assert left == tokens | {f"{side}.embed_positions.weight" for side in ("encoder", "decoder")}
+    assert model.decoder.embed_tokens is model.encoder.embed_tokens
 
 
 def inference_model(precision: str):

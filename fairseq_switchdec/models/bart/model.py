@@ -22,6 +22,7 @@ from ...cost import Geometry
 from ...decisions import Decisions
 from ...errors import UserError
 from ...policy import Chooser
+from ...runtime.packing import TokenEmbedding
 from ..decoder import SwitchableDecoder
 from ..embeddings import Embeddings
 from ..encoder import SwitchableEncoder
@@ -86,6 +87,12 @@ class SwitchableBARTModel(SwitchableModel, BARTModel):
         check_range("switch_policy_dim", args.switch_policy_dim, "1 or more", lambda value: value >= 1)
         build_space(args, args.encoder_layers, args.decoder_layers)
         return super().build_model(args, task)
+
+    @classmethod
+    def build_embedding(cls, cfg: Any, dictionary: Any, embed_dim: int, path: str | None = None) -> TokenEmbedding:
+        """fairseq's hook."""
+        made = super().build_embedding(cfg, dictionary, embed_dim, path)
+        return TokenEmbedding(len(dictionary), embed_dim, made.padding_idx, _weight=made.weight)
 
     @classmethod
     def build_encoder(cls, args: Any, src_dict: Any, embed_tokens: nn.Embedding) -> SwitchableEncoder:

@@ -15,6 +15,7 @@ from ...blocks import LayerConfig, RMSNorm, Rotary, SwitchableCausalLayer, activ
 from ...config import build_space, flag
 from ...cost import Geometry
 from ...errors import UserError
+from ...runtime.packing import TokenEmbedding
 from ..embeddings import Embeddings
 from ..options import COMMON, Option, add_options, build_policy, fill, fill_decisions, symbols
 from ..switchable import SwitchableModel
@@ -142,7 +143,7 @@ class SwitchableCausalModel(SwitchableModel, FairseqEncoderDecoderModel):
         positions = None if rotary is not None else nn.Embedding(args.max_positions, dim)
         encoder = PromptEncoder(
             dictionary,
-            Embeddings(nn.Embedding(len(dictionary), dim), positions, dropout=args.dropout),
+            Embeddings(TokenEmbedding(len(dictionary), dim), positions, dropout=args.dropout),
             [SwitchableCausalLayer(config, index, rotary) for index in range(args.decoder_layers)],
             build_policy(args, space, dim),
             prompts,

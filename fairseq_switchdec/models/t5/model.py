@@ -22,6 +22,7 @@ from ...config import build_space
 from ...cost import Geometry
 from ...decisions import DecisionSpace
 from ...errors import UserError
+from ...runtime.packing import TokenEmbedding
 from ..decoder import SwitchableDecoder
 from ..embeddings import Embeddings
 from ..encoder import SwitchableEncoder
@@ -118,7 +119,7 @@ class SwitchableT5Model(SwitchableModel, FairseqEncoderDecoderModel):
             raise UserError("--decoder-embed-dim and --decoder-attention-heads must be the encoder's, as T5's are")
         dictionary = task.source_dictionary
         space = build_space(args, args.encoder_layers, args.decoder_layers)
-        embeddings = Embeddings(nn.Embedding(len(dictionary), args.encoder_embed_dim), dropout=args.dropout)
+        embeddings = Embeddings(TokenEmbedding(len(dictionary), args.encoder_embed_dim), dropout=args.dropout)
         encoder = build_encoder(args, dictionary, embeddings, space)
         return cls(args, encoder, build_decoder(args, dictionary, embeddings))
 
