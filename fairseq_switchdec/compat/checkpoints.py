@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import functools
 import io
 import re
 import typing
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 from fairseq_switchdec.compat.imports import ImportHooks, ModuleView
 from fairseq_switchdec.errors import UserError
+
+#: Whether weights are read from the file as they are used, see `to_be_run`.
+_mapped = False
 
 
 def register(hooks: ImportHooks) -> None:
@@ -28,10 +32,33 @@ def register(hooks: ImportHooks) -> None:
     hooks.after("fairseq.checkpoint_utils", _name_files)
     hooks.after("fairseq.checkpoint_utils", _say_mistakes)
     hooks.after("fairseq.distributed.utils", functools.partial(_replace_load, load=_restricted_load))
+    for command in ("generate", "interactive", "validate"):
+        hooks.after(f"fairseq_cli.{command}", _map_files)
 
 
 def _replace_load(module: ModuleType, load: Callable) -> None:
     module.torch = ModuleView(module.torch, load=load)
+
+
+@contextlib.contextmanager
+def to_be_run() -> Iterator[None]:
+    """Checkpoints loaded here are mapped into memory instead of copied there, where torch can.
+
+    For commands that end before anybody writes the file anew: weights that were not used by then would be lost.
+    """
+    global _mapped
+    before, _mapped = _mapped, True
+    try:
+        yield
+    finally:
+        _mapped = before
+
+
+def _map_files(command: ModuleType) -> None:
+    """What a command of fairseq's other than training loads is to be run."""
+    stock = command.checkpoint_utils
+    names = ("load_model_ensemble", "load_model_ensemble_and_task")
+    command.checkpoint_utils = ModuleView(stock, **{name: to_be_run()(getattr(stock, name)) for name in names})
 
 
 def _name_files(checkpoint_utils: ModuleType) -> None:
@@ -83,7 +110,7 @@ def load_checkpoint(file: io.BufferedReader, map_location=None) -> dict:
     path = getattr(file, "name", "checkpoint")
     try:
         _check_sums(file)
-        state = _restricted_load(file, map_location)
+        state = _restricted_load(path if _mapped and _can_map(path) else file, map_location)
     except Exception as error:  # bytes that are not what they should be raise nearly anything
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
@@ -130,17 +157,29 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0].partition(". ")[0].rstrip(".")
 
 
-def _restricted_load(file: io.IOBase, map_location=None):
+def _release() -> tuple[int, ...]:
     import torch
 
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+    return tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
+def _can_map(path: str) -> bool:
+    """Whether the weights in a file need not be read all at once."""
+    return _release() >= (2, 6) and zipfile.is_zipfile(path)
+
+
+def _restricted_load(file: io.IOBase | str, map_location=None):
+    """``torch.load``; of a file that is named, the weights are mapped."""
+    import torch
+
+    if _release() < (2, 6):
         # Before 2.6 weights_only cannot be told what to admit (2.0 to 2.3), or can be got round (CVE-2025-32434).
         from fairseq_switchdec.compat.restricted_pickle import load
 
         return load(file, map_location, admitted())
     with torch.serialization.safe_globals([(thing, name) for name, thing in admitted().items()]):
         # Said in full: so TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment cannot turn it off.
-        return torch.load(file, map_location=map_location, weights_only=True)
+        return torch.load(file, map_location=map_location, weights_only=True, mmap=isinstance(file, str))
 
 
 def read_options(path: str):
@@ -149,12 +188,9 @@ def read_options(path: str):
     Raises:
         UserError: As in `load_checkpoint`.
     """
-    import torch
-
     try:
-        if zipfile.is_zipfile(path) and tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6):
-            with torch.serialization.safe_globals([(thing, name) for name, thing in admitted().items()]):
-                state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if _can_map(path):
+            state = _restricted_load(path, "cpu")
         else:
             with open(path, "rb") as file:
                 state = _restricted_load(file, "cpu")

@@ -46,8 +46,7 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
         self.output_embedding = (tokens,)  # no part of this module
         device = "meta" if shared else None
         self.output_projection = nn.Linear(tokens.embedding_dim, tokens.num_embeddings, bias=False, device=device)
-        if shared:
-            self.output_projection.weight = tokens.weight
+        self.tie_output()
         self.max_target_positions = max_positions
         self.absent = list(absent)
         self.output_scale = scale
@@ -55,6 +54,10 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
     def unpack(self) -> None:
         """See `Packs`; the embedding has the output projection's weight."""
         super().unpack()
+        self.tie_output()
+
+    def tie_output(self) -> None:
+        """Let a shared output projection have the embedding's weight, whatever they were given."""
         if self.share_output:
             self.output_projection.weight = self.output_embedding[0].weight
 

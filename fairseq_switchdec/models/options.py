@@ -15,6 +15,7 @@ from ..config import DecisionOptions, build_dial, check_range, flag
 from ..decisions import DecisionSpace
 from ..errors import UserError
 from ..policy import SwitchPolicy
+from ..runtime.loading import allocated
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,8 @@ def build_policy(args: Any, space: DecisionSpace, dim: int) -> SwitchPolicy:
     Args:
         dim: size of the states that it reads.
     """
-    return SwitchPolicy(space, dim, args.switch_policy_dim, bool(args.switch_per_layer), build_dial(args))
+    with allocated():  # a checkpoint of another program has none
+        return SwitchPolicy(space, dim, args.switch_policy_dim, bool(args.switch_per_layer), build_dial(args))
 
 
 def start_file(args: Any) -> Optional[str]:

@@ -16,6 +16,7 @@ from ..decisions import Decisions
 from ..errors import UserError, raised_to_caller
 from ..policy import Chooser, SwitchPolicy
 from ..rl import LearnerState
+from ..runtime.loading import CAN_ASSIGN, take
 from ..runtime.packing import PackableModel
 from .hub import SwitchableGeneratorHub, locate
 from .openings import Openings
@@ -35,6 +36,8 @@ class SwitchableModel(PackableModel):
         hub_interface: what `from_pretrained` gives.
     """
 
+    #: Built for a checkpoint that is not trained further, which is to be loaded next.
+    takes_tensors: bool = False
     geometry: Geometry
     encoder: Any
     decoder: Any
@@ -124,6 +127,18 @@ class SwitchableModel(PackableModel):
     def hub_models(cls) -> dict[str, str]:
         """fairseq's released models, by name."""
         return {}
+
+    def load_state_dict(
+        self, state_dict: dict[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None
+    ) -> Any:
+        """fairseq's hook. A model to be run takes the checkpoint's tensors themselves, not a copy of all."""
+        if not (self.takes_tensors and CAN_ASSIGN):
+            return super().load_state_dict(state_dict, strict, model_cfg, args)  # type: ignore[call-arg]
+        self.upgrade_state_dict(state_dict)  # type: ignore[operator]
+        loaded = take(self, state_dict, strict)  # type: ignore[arg-type]
+        self.takes_tensors = False  # what is loaded later is somebody's own
+        self.decoder.tie_output()
+        return loaded
 
     def set_beam_size(self, beam: int) -> None:
         """Nothing to prepare: the decoder sees the hypotheses of an input from the shapes."""

@@ -13,6 +13,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.tasks import TASK_REGISTRY
 
+from ..compat.checkpoints import to_be_run
 from ..compat.user_dir import register_tasks_and_models
 from ..config import RUN_DECISIONS
 from ..errors import UserError
@@ -160,7 +161,8 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
     Raises:
         UserError: it holds no such model.
     """
-    state = checkpoint_utils.load_checkpoint_to_cpu(args.path)
+    with to_be_run():
+        state = checkpoint_utils.load_checkpoint_to_cpu(args.path)
     options = flat_args(state)
     if can_become_switchable(options):
         name_switchable(options)

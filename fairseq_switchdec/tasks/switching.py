@@ -12,6 +12,7 @@ import atexit
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +31,7 @@ from ..generation.decision_source import DecisionSource
 from ..generation.report import SwitchReport
 from ..models.bart.plain import can_become_switchable, name_switchable
 from ..policy import GreedyChoice
+from ..runtime.loading import unallocated
 from ..runtime.packing import PRECISIONS
 from .shards import even_shards, is_filler, without_weight
 
@@ -79,11 +81,15 @@ class SwitchingTask:
             raise UserError(f"--restore-file {file} does not exist: name the checkpoint to start from")
         if from_checkpoint and can_become_switchable(cfg):
             name_switchable(cfg)
+        model_class = ARCH_MODEL_REGISTRY.get(getattr(cfg, "_name", None) or getattr(cfg, "arch", None))
         if self.head is not None:
             task, method = self.head
-            if not hasattr(ARCH_MODEL_REGISTRY.get(getattr(cfg, "_name", None) or getattr(cfg, "arch", None)), method):
+            if not hasattr(model_class, method):
                 raise UserError(f"--task {task} needs --arch switchable_bart (or _base, _tiny)")
-        model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        takes = from_checkpoint and hasattr(model_class, "takes_tensors")
+        with unallocated() if takes else nullcontext():
+            model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        model.takes_tensors = takes
         if hasattr(model.encoder, "policy") and self.source.asked:
             self.source.check_budgets(model.encoder.policy)
             if not self.source.each:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -19,17 +20,19 @@ from child_process import TINY_BART, run_python
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 
-from fairseq_switchdec.compat.checkpoints import admitted
+from fairseq_switchdec.compat.checkpoints import admitted, to_be_run
 from fairseq_switchdec.errors import UserError
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])  # released BART models are legacy
 
 
-@pytest.fixture(params=["this torch", "torch < 2.6"], autouse=True)
+@pytest.fixture(params=["this torch", "this torch, mapped", "torch < 2.6"], autouse=True)
 def torch_version(request, monkeypatch):
     """The restricted unpickler for older releases of torch works on every release, so it is tested on every one."""
-    if request.param != "this torch":
+    if request.param == "torch < 2.6":
         monkeypatch.setattr(torch, "__version__", "2.5.1")
+    with to_be_run() if request.param == "this torch, mapped" else contextlib.nullcontext():
+        yield
 
 
 def save(state, path: Path, zipped: bool) -> Path:

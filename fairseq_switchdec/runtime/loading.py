@@ -1,0 +1,51 @@
+"""A model that is built for a checkpoint takes its tensors: none are made to be overwritten, none are copied."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+#: Whether this torch's modules can take tensors: since 2.1.
+CAN_ASSIGN = "assign" in inspect.signature(nn.Module.load_state_dict).parameters
+#: Elements of a tensor that is worth it.
+LARGE = 1 << 16
+
+
+class _Unallocated(TorchFunctionMode):
+    """Large parameters, which modules begin as `torch.empty`, get no memory, unless it was said on which device."""
+
+    def __torch_function__(
+        self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty and kwargs.get("device") is None:
+            made: Tensor = func(*args, **{**kwargs, "device": "meta"})
+            if made.numel() >= LARGE:
+                return made
+        first = args[0] if args else kwargs.get("tensor")
+        if isinstance(first, Tensor) and first.is_meta and (func is Tensor.cpu or func.__name__ == "normal_"):
+            return first  # where fairseq draws weights, and drawing (``normal_``), for which torch loads its compiler
+        return func(*args, **kwargs)
+
+
+def unallocated() -> AbstractContextManager:
+    """Models built here have shapes; their numbers are those that `take` gives them."""
+    return _Unallocated() if CAN_ASSIGN else nullcontext()
+
+
+def allocated() -> AbstractContextManager:
+    """What is built here has numbers, also in `unallocated`."""
+    return torch.device("cpu")
+
+
+def take(module: nn.Module, state: dict[str, Tensor], strict: bool) -> Any:
+    """Load a state without copying it; tensors of another dtype than the module's are converted."""
+    own = module.state_dict()
+    state = {name: value.to(own[name].dtype) if name in own else value for name, value in state.items()}
+    return nn.Module.load_state_dict(module, state, strict, assign=True)
