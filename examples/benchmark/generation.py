@@ -9,21 +9,29 @@ What is timed are whole generations; `check` comes first, `report` last.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from . import check, plot, report
+from fairseq_switchdec.files import write_text
+
+from . import check, plot, report, texts
 from .decisions import KEEP_ALL, in_turn, read
 from .options import Options
 from .processes import Workers, prepare, scratch
 from .report import Case
-from .setup import Lane
+from .setup import Lane, batches
 
 
 def start(options: Options, workers: Workers, folder: str) -> None:
     """Make the weights and start every lane's worker, one after the other: loading takes more memory than running."""
     say(f"making the weights of {options.backbone}, {options.shape.layers} layers of {options.shape.dim} dimensions")
     systems = ",".join(dict.fromkeys(lane.system for lane in options.lanes()))
-    prepare(options.setup(Lane(systems, "fp32"), folder), workers.logs / "weights.log")
+    setup = options.setup(Lane(systems, "fp32"), folder)
+    prepare(setup, workers.logs / "weights.log")
+    if options.texts is not None:
+        rows = texts.tokens(texts.read(options.texts), setup)
+        write_text(setup.texts_file, json.dumps(rows))
+        say(f"{len(rows)} texts of {len(rows[-1])} to {len(rows[0])} tokens")
     for lane in options.lanes():
         say(f"loading {lane}")
         workers.start(lane, options.setup(lane, folder))
@@ -95,7 +103,8 @@ def run(options: Options) -> None:
         start(options, workers, folder)
         setups = {lane: options.setup(lane, folder) for lane in options.lanes()}
         checks = check.run(workers, setups)
-        rows = report.summarize(measure(options, workers, cases_of(options)), options)
+        inputs = {batch: batches(setups[options.reference], batch) for batch in options.batch}
+        rows = report.summarize(measure(options, workers, cases_of(options)), options, inputs)
         shares = bookkeeping(options, workers, rows)
     content = {
         **surroundings,

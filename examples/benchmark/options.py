@@ -12,7 +12,7 @@ import torch
 
 from fairseq_switchdec.errors import UserError
 
-from . import decisions, weights
+from . import decisions, texts, weights
 from .setup import BACKBONES, GEOMETRIES, POSITIONS, PRECISIONS, SMOLLM2, Backbone, Lane, Setup, Shape
 
 HERE = Path(__file__).resolve().parent
@@ -38,10 +38,11 @@ class Options:
     training: bool
     out: Path
     seed: int
+    texts: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For the results file."""
-        return {**asdict(self), "out": str(self.out), "gguf": self.gguf and str(self.gguf)}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
     @property
     def kind(self) -> Backbone:
@@ -65,8 +66,8 @@ class Options:
     def setup(self, lane: Lane, folder: str) -> Setup:
         """The orders of a lane's worker."""
         names = ("shape", "batch", "src_len", "beam", "out_len", "device", "threads", "seed")
-        gguf = None if self.gguf is None else str(self.gguf)
-        return Setup(lane.system, lane.precision, folder, gguf=gguf, **{name: getattr(self, name) for name in names})
+        more = {"gguf": None if self.gguf is None else str(self.gguf), "texts": self.texts is not None}
+        return Setup(lane.system, lane.precision, folder, **more, **{name: getattr(self, name) for name in names})
 
 
 def parse(argv: list[str] | None = None) -> Options:
@@ -86,7 +87,12 @@ def parse(argv: list[str] | None = None) -> Options:
     systems = "; ".join(f"{name}: {' '.join(kind.systems)}" for name, kind in BACKBONES.items())
     add("--backbone", default="bart", help=f"one of {' '.join(BACKBONES)}")
     add("--batch", type=int, nargs="+", default=none, help="batch sizes (default: 1 8; with --training 2)")
-    add("--src-len", type=int, default=none, help="tokens of every source, <s> and </s> included (1024; smollm2: 512)")
+    add(
+        "--src-len",
+        type=int,
+        default=none,
+        help="tokens of every source, <s> and </s> included (1024; smollm2: 512); longer ones of --texts are cut",
+    )
     add(
         "--beam",
         type=int,
@@ -102,6 +108,7 @@ def parse(argv: list[str] | None = None) -> Options:
     add("--threads", type=int, default=available_cores(), help="processor threads of every system")
     add("--geometry", default=none, help=f"size of BART, one of {' '.join(GEOMETRIES)} (large)")
     add("--gguf", type=Path, help="a LLaMA's file for --backbone smollm2, which is downloaded otherwise")
+    add("--texts", type=Path, help="file with a text a line: all of them are the sources, instead of random words")
     add("--device", default=none, help="cpu or cuda (cuda if there is a GPU)")
     add("--training", action="store_true", help="time training of BART instead, of stock and ours; one precision")
     add("--out", type=Path, default=HERE / "output", help="folder for results.json, results.md and the plot")
@@ -163,6 +170,10 @@ def check(values: dict[str, Any]) -> None:
     """
     kind = BACKBONES[values["backbone"]]
     check_choices("--systems", values["systems"], kind.systems)
+    if values["texts"] is not None:
+        if values["training"]:
+            raise UserError("--texts is for generation: leave out --training")
+        texts.read(values["texts"])
     check_choices("--precision", values["precision"], PRECISIONS)
     what, known = f"--device {values['device']}", default_precisions(kind, values["device"], training=False)
     if values["training"]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fairseq_switchdec.cost import Geometry, Lengths, cost
+from fairseq_switchdec.cost import Geometry, Keep, Lengths
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.files import write_text
 
@@ -62,21 +62,25 @@ def geometry_of(shape: Shape, vocabulary: int) -> Geometry:
     return Geometry(*stacks, shape.dim, shape.dim, ffn, 0, vocabulary, key_dim=keys, ffn_products=3)
 
 
-def flops_share(case: Case, options: Options, outside_output: bool = False) -> float:
-    """FLOPs of a batch on its inputs' paths over those of the keep-all paths, in (0, 1] (`fairseq_switchdec.cost`).
+def flops_share(case: Case, options: Options, inputs: list[list[list[int]]], outside_output: bool = False) -> float:
+    """FLOPs of all inputs on their paths over those of the keep-all paths, in (0, 1] (`fairseq_switchdec.cost`).
 
     Args:
+        inputs: the sources' tokens, batch by batch.
         outside_output: without the output projection's, which nothing skips.
     """
-    shape, batch = options.shape, case.batch
-    decisions = DecisionSpace(*shape.stacks).from_json(in_turn(case.entries, batch, shape.stacks))
-    source, target = (torch.full((batch,), length) for length in (options.src_len, options.out_len + 1))
-    content = source - 2
+    shape = options.shape
+    entries = [in_turn(case.entries, len(batch), shape.stacks) for batch in inputs]
+    decisions = DecisionSpace(*shape.stacks).from_json([entry for batch in entries for entry in batch])
+    source = torch.tensor([len(row) for batch in inputs for row in batch])
+    target = torch.full_like(source, options.out_len + 1)
+    content = (source - 2).clamp(min=0)
     if shape.decoder_only:  # the prompt's last token belongs to the first step
         source = source - 1
     geometry = geometry_of(shape, 0 if outside_output else shape.vocabulary)
-    shares = cost(geometry, decisions, Lengths(source, content, target, case.beam))
-    return float(shares.mean())  # all inputs have the same lengths
+    lengths = Lengths(source, content, target, case.beam)
+    path, whole = (Keep.of(decisions, lengths), Keep.uniform(geometry, lengths, 1.0))
+    return float(geometry.spend(path, lengths).sum() / geometry.spend(whole, lengths).sum())
 
 
 def skip_efficiency(seconds: float, keep_all_seconds: float, share: float) -> float | None:
@@ -89,13 +93,20 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def summarize(cases: Sequence[Case], options: Options) -> list[dict[str, Any]]:
-    """What is reported of every case."""
+def summarize(
+    cases: Sequence[Case], options: Options, inputs: dict[int, list[list[list[int]]]]
+) -> list[dict[str, Any]]:
+    """What is reported of every case.
+
+    Args:
+        inputs: by batch size, the sources' tokens, batch by batch.
+    """
     median = {(case.batch, case.beam, case.lane, case.decisions): statistics.median(case.total) for case in cases}
     rows = []
     for case in cases:
         seconds = median[case.batch, case.beam, case.lane, case.decisions]
-        steps = [(t - e) / (options.out_len + 1) for t, e in zip(case.total, case.encoder)]
+        run = (options.out_len + 1) * len(inputs[case.batch])
+        steps = [(t - e) / run for t, e in zip(case.total, case.encoder)]
         row = {
             "batch": case.batch,
             "beam": case.beam,
@@ -113,8 +124,8 @@ def summarize(cases: Sequence[Case], options: Options) -> list[dict[str, Any]]:
             "runs": {"encoder": case.encoder, "total": case.total},
         }
         if case.lane.system == "ours":
-            row["flops_share"] = share = flops_share(case, options)
-            row["flops_share_outside_output"] = flops_share(case, options, outside_output=True)
+            row["flops_share"] = share = flops_share(case, options, inputs[case.batch])
+            row["flops_share_outside_output"] = flops_share(case, options, inputs[case.batch], outside_output=True)
             row["skip_efficiency"] = skip_efficiency(seconds, median[case.batch, case.beam, case.lane, KEEP_ALL], share)
         rows.append(row)
     return rows

@@ -153,6 +153,7 @@ class Setup:
         src_len: source tokens, of BART ``<s>`` and ``</s>`` among them.
         beam: the beam sizes that will be asked for.
         out_len: words of every output; ``</s>`` follows, so there are ``out_len + 1`` decoding steps.
+        texts: whether the sources are the user's texts, in `texts_file`, instead of random words.
     """
 
     system: str
@@ -167,6 +168,7 @@ class Setup:
     device: str
     threads: int
     seed: int
+    texts: bool = False
 
     @property
     def steps(self) -> int:
@@ -187,6 +189,11 @@ class Setup:
     def requantized(self) -> Path:
         """The file of a language model in 8 bits, for llama.cpp."""
         return Path(self.folder) / "q8_0.gguf"
+
+    @property
+    def texts_file(self) -> Path:
+        """The tokens of the user's texts, as JSON, longest first."""
+        return Path(self.folder) / "texts.json"
 
     @property
     def converted(self) -> Path:
@@ -216,6 +223,21 @@ def sources(setup: Setup, batch: int, length: int | None = None) -> np.ndarray:
     return tokens
 
 
+def batches(setup: Setup, batch: int) -> list[list[list[int]]]:
+    """The inputs' tokens of a case, batch by batch: one batch of random words, or all of the user's texts by length."""
+    if not setup.texts:
+        return [sources(setup, batch).tolist()]
+    rows = json.loads(setup.texts_file.read_text(encoding="utf-8"))
+    return [rows[first : first + batch] for first in range(0, len(rows), batch)]
+
+
+def padded(rows: list[list[int]], left: bool) -> np.ndarray:
+    """The tokens of a batch, int64 (B, S), with `PAD` before the shorter inputs or after them."""
+    width = max(map(len, rows))
+    missing = ([PAD] * (width - len(row)) for row in rows)
+    return np.array([pad + row if left else row + pad for row, pad in zip(rows, missing)])
+
+
 def check_case(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
     """Two inputs and two random targets, int64 (2, S) and (2, T), on which all systems must agree; the targets without
     the ``</s>`` that BART's decoder starts with.
@@ -229,7 +251,7 @@ def check_file(setup: Setup) -> Path:
     return Path(setup.folder) / f"check-{setup.system}-{setup.precision}.npy"
 
 
-def words(tokens: np.ndarray) -> list[list[str]]:
-    """Rows of tokens as the dictionary writes them (`weights.dictionary`)."""
+def words(rows: list[list[int]]) -> list[list[str]]:
+    """Tokens of inputs as the dictionary writes them (`weights.dictionary`)."""
     names = {BOS: "<s>", PAD: "<pad>", EOS: "</s>"}
-    return [[names.get(token, f"w{token}") for token in row] for row in tokens.tolist()]
+    return [[names.get(token, f"w{token}") for token in row] for row in rows]

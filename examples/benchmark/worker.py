@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 
 from .measure import peak_bytes, reset_peak
-from .setup import Setup, check_case, check_file, sources
+from .setup import Setup, batches, check_case, check_file
+from .systems.interface import Timing, load
 
 
 class Generation:
     """Answers what the generation benchmark asks."""
 
     def __init__(self, setup: Setup):
-        from .systems.interface import load
-
         self.setup = setup
         self.system = load(setup)
 
@@ -44,10 +43,9 @@ class Generation:
         self, batch: int, beam: int, decisions: list[Any] | None = None, memory: bool = False
     ) -> dict[str, Any]:
         """Time one generation, or measure its memory: seconds are then not to be used, since memory is fetched anew."""
-        source = sources(self.setup, batch)
         if memory:
             reset_peak(self.setup.device)
-        timing = self.system.generate(source, beam, decisions)
+        timing = self.run(batch, beam, decisions)
         if memory:
             return {"peak": peak_bytes(self.setup.device)}
         return {"encoder": timing.encoder, "total": timing.total}
@@ -57,8 +55,16 @@ class Generation:
         from . import bookkeeping
 
         with bookkeeping.measured() as parts:
-            timing = self.system.generate(sources(self.setup, batch), beam, None)
+            timing = self.run(batch, beam, None)
         return {"parts": parts, "total": timing.total}
+
+    def run(self, batch: int, beam: int, decisions: list[Any] | None) -> Timing:
+        """Generate for all of a case, batch by batch; inputs take the decisions in turn."""
+        total = Timing(0.0, 0.0)
+        for source in batches(self.setup, batch):
+            chosen = None if decisions is None else decisions[: len(source)]
+            total += self.system.generate(source, beam, chosen)
+        return total
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import math
@@ -16,7 +17,17 @@ from gguf_files import write_gguf
 from hugging_face.support import tiny_folder
 from support import REPO
 
-from examples.benchmark import bookkeeping, check, decisions, generation, processes, report, training, training_worker
+from examples.benchmark import (
+    bookkeeping,
+    check,
+    decisions,
+    generation,
+    processes,
+    report,
+    texts,
+    training,
+    training_worker,
+)
 from examples.benchmark import setup as orders
 from examples.benchmark.__main__ import main
 from examples.benchmark.options import parse
@@ -26,6 +37,8 @@ from examples.benchmark.systems.interface import load
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.errors import UserError
 
+#: Sizes of a LLaMA that a GGUF file can hold.
+TINY = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
 SMALL = "--geometry tiny --src-len 24 --out-len 3 --beam 2 --threads 1 --device cpu".split()
 
 
@@ -101,6 +114,8 @@ def test_decisions_for_fewer_layers() -> None:
         ("--decisions no.json", "--decisions no.json: neither keep-all nor a readable file"),
         ("--decisions run.sh", "--decisions run.sh: not JSON"),
         ("--out setup.py", "is no folder that can be written to"),
+        ("--texts no.txt", "--texts no.txt cannot be read .*No such file"),
+        ("--texts setup.py --training", "--texts is for generation: leave out --training"),
     ],
 )
 def test_refuses_bad_values(flags: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,10 +138,12 @@ def test_lanes() -> None:
 def test_flops_share_by_hand() -> None:
     """2 + 2 layers of 2 dimensions, feed-forward of 3, 5 words; 12 source tokens of which 3 are dropped; 2 steps."""
     shape = orders.Shape(layers=2, dim=2, ffn_dim=3, heads=1, vocabulary=5)
-    options = SimpleNamespace(src_len=12, out_len=1, shape=shape)
+    options = SimpleNamespace(out_len=1, shape=shape)
 
-    def share(*entries: Any, batch: int = 1) -> float:
-        return report.flops_share(Case(batch, 1, Lane("ours", "fp32"), entries=list(entries) or None), options)
+    def share(*entries: Any, lengths: tuple[tuple[int, ...], ...] = ((12,),), **more: Any) -> float:
+        inputs = [[[0] * length for length in batch] for batch in lengths]
+        case = Case(len(inputs[0]), 1, Lane("ours", "fp32"), entries=list(entries) or None)
+        return report.flops_share(case, options, inputs, **more)
 
     def encoder_layer(tokens: int, ffn: bool = True) -> int:
         return tokens * 4 * 2 * 2 + 2 * tokens * tokens * 2 + ffn * tokens * 2 * 2 * 3
@@ -141,10 +158,13 @@ def test_flops_share_by_hand() -> None:
     full = 2 * encoder_layer(12) + decoder(12, 2, 2)
     assert share(keep) == pytest.approx(path / full, rel=1e-12)
     everything = {"attention_keep": [1] * 4, "ffn_keep": [1] * 4, "token_strategy": 0}
-    assert share(keep, everything, batch=2) == pytest.approx((path / full + 1) / 2)
-    assert share(batch=2) == 1
+    assert share(keep, everything, lengths=((12, 12),)) == pytest.approx((path / full + 1) / 2)
+    short = 2 * encoder_layer(5) + decoder(5, 2, 2)
+    expected = (2 * path + short) / (2 * full + short)
+    assert share(keep, everything, lengths=((12, 5), (12,))) == pytest.approx(expected)
+    assert share(lengths=((12, 12),)) == 1
     output = 2 * 2 * 5  # the output projection
-    outside = report.flops_share(Case(1, 1, Lane("ours", "fp32"), entries=[keep]), options, outside_output=True)
+    outside = share(keep, outside_output=True)
     assert outside == pytest.approx((path - output) / (full - output), rel=1e-12)
 
 
@@ -161,11 +181,14 @@ def test_summary_by_hand() -> None:
     paper = Case(
         1, 2, Lane("ours", "fp32"), "paper_cnndm.json", entries, encoder=[1.0] * 3, total=[4.0, 4.5, 3.0], peak=7
     )
-    rows = report.summarize([stock, ours, paper], options)
+    inputs = orders.batches(options.setup(Lane("stock", "fp32"), ""), 1)
+    rows = report.summarize([stock, ours, paper], options, {1: inputs})
     assert rows[0]["step_seconds"] == {"median": 2.0, "min": 2.0, "max": 2.75}
     assert rows[0]["total_seconds"] == {"median": 10.0, "min": 9.0, "max": 14.0}
     assert [row["ratio_to_reference"] for row in rows] == [1.0, 0.5, 0.4]
-    share = report.flops_share(paper, options)
+    share = report.flops_share(paper, options, inputs)
+    two = report.summarize([stock], options, {1: [*inputs, *inputs]})
+    assert two[0]["step_seconds"]["median"] == 1.0, "twice as many steps in that time"
     assert rows[2]["flops_share"] == share < 1
     assert rows[2]["skip_efficiency"] == pytest.approx((1 - 4 / 5) / (1 - share))
     assert rows[1]["skip_efficiency"] is None and rows[0]["flops_share"] is None
@@ -312,11 +335,72 @@ def test_generation_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "run 2/2, batch 2, beam 2, ours fp32, mixed.json: " in capsys.readouterr().out
 
 
+def test_texts_are_what_the_user_wrote(tmp_path: Path) -> None:
+    (tmp_path / "texts").write_text("one two\n\n two  one three\none two three four five six seven eight\n")
+    options = parse([*SMALL[:2], "--src-len", "9", "--texts", str(tmp_path / "texts"), "--out", str(tmp_path)])
+    setup = options.setup(Lane("stock", "fp32"), str(tmp_path))
+    longest, three, two = texts.tokens(texts.read(options.texts), setup)
+    assert list(map(len, (longest, three, two))) == [9, 5, 4], "cut to --src-len, <s> and </s> included"
+    assert all((row[0], row[-1]) == (orders.BOS, orders.EOS) for row in (longest, three, two))
+    assert three[1:-1] == [two[2], two[1], longest[3]], "a word is always the same token"
+    setup.texts_file.write_text(json.dumps([longest, three, two]))
+    assert orders.batches(setup, 2) == [[longest, three], [two]]
+    assert orders.padded([three, two], left=False).tolist() == [three, [*two, orders.PAD]]
+    assert orders.padded([three, two], left=True).tolist() == [three, [orders.PAD, *two]]
+
+
+def test_texts_of_unequal_lengths(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every system reads a padded batch as it reads its inputs one by one."""
+    rows = [[0, 7, 8, 9, 7, 8, 2], [0, 9, 2], [0, 7, 9, 8, 2]]
+    for name in ("stock", "ours", *(["hf"] if importlib.util.find_spec("transformers") else [])):
+        system, heard = load(setup_in(weights, name)), []
+        model = system.model.model if name == "hf" else system.model
+        encoder = model.encoder
+        stock = encoder.forward
+
+        @functools.wraps(stock)  # transformers passes on what a signature names
+        def hear(*args: Any, _stock: Any = stock, _heard: Any = heard, **inputs: Any) -> Any:
+            _heard.append(inputs or args)
+            return _stock(*args, **inputs)
+
+        monkeypatch.setattr(encoder, "forward", hear)
+        timing = system.generate(rows, 2, None)
+        assert timing.total > timing.encoder > 0
+        given = heard[-1]
+        tokens = given["input_ids"] if name == "hf" else given["src_tokens"]
+        real = given["attention_mask"].bool() if name == "hf" else tokens.ne(orders.PAD)
+        assert [row[kept].tolist() for row, kept in zip(tokens, real)] == rows
+
+
+@pytest.mark.parametrize("backbone", ["bart", "smollm2"])
+def test_benchmark_of_texts(tmp_path: Path, backbone: str) -> None:
+    (tmp_path / "texts").write_text("".join(f"{'a word ' * (1 + 2 * (n % 3))}\n" for n in range(5)))
+    flags = ["--texts", str(tmp_path / "texts"), "--batch", "2", "--precision", "fp32", "--repeats", "1"]
+    flags += ["--out", str(tmp_path / "out"), "--backbone", backbone]
+    if backbone == "bart":
+        flags = [*SMALL, *flags, "--systems", "ours", "--decisions", "mixed.json"]
+    else:
+        pytest.importorskip("transformers")
+        model = tiny_folder("llama_untied", tmp_path / "theirs", **TINY)
+        flags += ["--gguf", str(write_gguf(tmp_path / "tiny.gguf", model, tmp_path / "theirs"))]
+        flags += (
+            "--src-len 24 --out-len 3 --beam 2 --threads 1 --device cpu --systems hf ours --decisions keep-all".split()
+        )
+    main(flags)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert not results["left_out"] and results["settings"]["texts"] == str(tmp_path / "texts")
+    for row in results["cases"]:
+        steps = 4 * 3  # of three batches
+        assert row["step_seconds"]["median"] * steps + row["encoder_seconds"]["median"] == pytest.approx(
+            row["total_seconds"]["median"]
+        )
+    assert all(check["max_abs_difference"] < 1e-4 for check in results["check"])
+
+
 def test_language_model_benchmark(tmp_path: Path) -> None:
     """A tiny LLaMA's file, which transformers and ours read each in its own way."""
     pytest.importorskip("transformers")
-    sizes = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
-    model = tiny_folder("llama_untied", tmp_path / "theirs", **sizes)
+    model = tiny_folder("llama_untied", tmp_path / "theirs", **TINY)
     gguf, path = write_gguf(tmp_path / "tiny.gguf", model, tmp_path / "theirs"), tmp_path / "path.json"
     layers = model.config.num_hidden_layers
     kept = [True] + [False] * (layers - 1)

@@ -40,12 +40,12 @@ class CTranslate2:
 
     def check(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """See `System`; log-probabilities."""
-        scored = self.translator.score_batch(words(source[:, :-1]), words(target), max_input_length=0)
+        scored = self.translator.score_batch(words(source[:, :-1].tolist()), words(target.tolist()), max_input_length=0)
         return np.array([result.log_probs[: target.shape[1]] for result in scored], dtype=np.float32)
 
-    def generate(self, source: np.ndarray, beam: int, decisions: list[Any] | None) -> Timing:
+    def generate(self, source: list[list[int]], beam: int, decisions: list[Any] | None) -> Timing:
         """See `System`."""
-        tokens = words(source[:, :-1])  # the converted model adds </s> to the source
+        tokens = words([row[:-1] for row in source])  # the converted model adds </s> to the source
         one, _ = self.translate(tokens, beam, 1)
         total, lengths = self.translate(tokens, beam, self.setup.steps)
         require_steps(self.setup, lengths)

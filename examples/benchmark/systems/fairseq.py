@@ -14,7 +14,7 @@ from fairseq_switchdec.models.hugging_face.vocabulary import Vocabulary
 
 from .. import weights
 from ..measure import Stopwatch
-from ..setup import Setup
+from ..setup import Setup, padded
 from .interface import Timing, require_steps, start_with_eos
 
 
@@ -54,10 +54,10 @@ class Fairseq:
         model.load_state_dict(torch.load(setup.weights, weights_only=True))
         return model, weights.dictionary(setup.shape.vocabulary)
 
-    def inputs(self, source: np.ndarray, decisions: list[Any] | None) -> dict[str, Any]:
-        """What the model's encoder gets."""
-        tokens = torch.from_numpy(source).to(self.setup.device)
-        inputs = {"src_tokens": tokens, "src_lengths": torch.full((len(source),), source.shape[1]).to(tokens)}
+    def inputs(self, source: list[list[int]], decisions: list[Any] | None) -> dict[str, Any]:
+        """What the model's encoder gets; shorter sources are padded on the left, as fairseq's tasks do it."""
+        tokens = torch.from_numpy(padded(source, left=True)).to(self.setup.device)
+        inputs = {"src_tokens": tokens, "src_lengths": torch.tensor([len(row) for row in source]).to(tokens)}
         if decisions is not None and self.setup.system == "ours":
             inputs["decisions"] = self.model.encoder.space.from_json(decisions)
         return inputs
@@ -65,7 +65,7 @@ class Fairseq:
     def check(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """See `System`."""
         previous = torch.from_numpy(start_with_eos(target)).to(self.setup.device)
-        inputs = self.inputs(source, None)
+        inputs = self.inputs(source.tolist(), None)
         if self.setup.system == "ours":
             inputs["decisions"] = self.model.encoder.space.keep_all(len(source))
         self.model.set_beam_size(1)  # a stock decoder takes its rows for hypotheses once a generator is made
@@ -73,7 +73,7 @@ class Fairseq:
             logits = self.model(**inputs, prev_output_tokens=previous)[0]
         return logits.float().cpu().numpy()
 
-    def generate(self, source: np.ndarray, beam: int, decisions: list[Any] | None) -> Timing:
+    def generate(self, source: list[list[int]], beam: int, decisions: list[Any] | None) -> Timing:
         """See `System`."""
         inputs, watch = self.inputs(source, decisions), self.watch
         limits = {"beam_size": beam, "min_len": self.setup.out_len, "max_len_b": self.setup.out_len}
@@ -95,16 +95,13 @@ class Llama(Fairseq):
         (model,), _, task = load_model_ensemble_and_task([str(folder / "model.pt")], {"data": str(folder)})
         dictionary, size = task.target_dictionary, self.setup.shape.vocabulary
         vocabulary = Vocabulary.parse(size, model.args.special_ids)
-        self.numbers = torch.tensor([dictionary.index(vocabulary.symbol(token)) for token in range(size)])
+        self.numbers = np.array([dictionary.index(vocabulary.symbol(token)) for token in range(size)])
         return model, dictionary
 
-    def inputs(self, source: np.ndarray, decisions: list[Any] | None) -> dict[str, Any]:
+    def inputs(self, source: list[list[int]], decisions: list[Any] | None) -> dict[str, Any]:
         """See `Fairseq.inputs`; ``</s>`` ends a source."""
-        numbered = self.numbers[torch.from_numpy(source)].numpy()
-        ended = np.concatenate([numbered, np.full_like(numbered[:, :1], self.dictionary.eos())], axis=1)
-        return super().inputs(ended, decisions)
+        return super().inputs([[*self.numbers[row].tolist(), self.dictionary.eos()] for row in source], decisions)
 
     def check(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """See `System`."""
-        logits = super().check(source, self.numbers[torch.from_numpy(target)].numpy())
-        return logits[..., self.numbers.numpy()]
+        return super().check(source, self.numbers[target])[..., self.numbers]

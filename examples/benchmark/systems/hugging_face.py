@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..measure import Stopwatch
-from ..setup import BOS, EOS, PAD, POSITIONS, Setup
+from ..setup import BOS, EOS, PAD, POSITIONS, Setup, padded
 from .interface import NotInstalled, Timing, require_steps, start_with_eos
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,24 +36,31 @@ class HuggingFace(ABC):
         """The model, with the weights of all systems."""
 
     @abstractmethod
-    def written(self, output: Any) -> list[int]:
-        """How many tokens were written for each input, of what ``generate`` returned."""
+    def written(self, output: Any, width: int) -> list[int]:
+        """How many tokens were written for each input, of what ``generate`` returned for sources of that width."""
 
-    def generate(self, source: np.ndarray, beam: int, decisions: list[Any] | None) -> Timing:
+    def generate(self, source: list[list[int]], beam: int, decisions: list[Any] | None) -> Timing:
         """See `System`."""
-        tokens, watch = self.tensor(source), self.watch
+        rows = padded(source, left=self.setup.shape.decoder_only)
+        tokens, watch = self.tensor(rows), self.watch
         watch.begin()
         output = self.model.generate(
             input_ids=tokens,
-            attention_mask=torch.ones_like(tokens),
+            attention_mask=self.mask(source),
             num_beams=beam,
             do_sample=False,
             min_new_tokens=self.setup.out_len,
             max_new_tokens=self.setup.steps,
         )
         watch.mark("end")
-        require_steps(self.setup, self.written(output))
+        require_steps(self.setup, self.written(output, rows.shape[1]))
         return Timing(watch.seconds("encoder", "decoder"), watch.seconds("begin", "end"))
+
+    def mask(self, source: list[list[int]]) -> Any:
+        """Where a batch has tokens, int64 (B, S)."""
+        lengths = torch.tensor([[len(row)] for row in source])
+        places = torch.arange(int(lengths.max()))
+        return ((places.flip(0) if self.setup.shape.decoder_only else places) < lengths).long().to(self.setup.device)
 
     def tensor(self, rows: np.ndarray) -> Any:
         """On the device."""
@@ -111,7 +118,7 @@ class Bart(HuggingFace):
             logits = self.model(input_ids=tokens, decoder_input_ids=previous, use_cache=False).logits
         return logits.float().cpu().numpy()
 
-    def written(self, output: Any) -> list[int]:
+    def written(self, output: Any, width: int) -> list[int]:
         """See `HuggingFace.written`; the first is what the decoder starts with."""
         return (output[:, 1:] != PAD).sum(1).tolist()
 
@@ -135,6 +142,6 @@ class Llama(HuggingFace):
             logits = self.model(input_ids=tokens, use_cache=False, logits_to_keep=target.shape[1]).logits
         return logits.float().cpu().numpy()
 
-    def written(self, output: Any) -> list[int]:
+    def written(self, output: Any, width: int) -> list[int]:
         """See `HuggingFace.written`; the prompt comes first."""
-        return [output.size(1) - self.setup.src_len] * len(output)
+        return [output.size(1) - width] * len(output)

@@ -23,6 +23,10 @@ class Timing:
     encoder: float
     total: float
 
+    def __add__(self, other: Timing) -> Timing:
+        """Of one generation after the other."""
+        return Timing(self.encoder + other.encoder, self.total + other.total)
+
 
 class NotInstalled(Exception):
     """A system's library is missing; the message says how to get it."""
@@ -36,8 +40,8 @@ class System(Protocol):
         words of ``target``, int64 (B, T); or their log-probabilities (B, T) where logits cannot be had.
         """
 
-    def generate(self, source: np.ndarray, beam: int, decisions: list[Any] | None) -> Timing:
-        """Generate for sources, int64 (B, S).
+    def generate(self, source: list[list[int]], beam: int, decisions: list[Any] | None) -> Timing:
+        """Generate for a batch of inputs' tokens.
 
         Args:
             beam: hypotheses an input.

@@ -44,9 +44,9 @@ class LlamaCpp:
         logits = llama_cpp.llama_get_logits_ith(self.model.ctx, -1)
         return np.ctypeslib.as_array(logits, shape=(self.model.n_vocab(),)).astype(np.float64)
 
-    def generate(self, source: np.ndarray, beam: int, decisions: list[Any] | None) -> Timing:
+    def generate(self, source: list[list[int]], beam: int, decisions: list[Any] | None) -> Timing:
         """See `System`; the end is not looked for."""
-        (tokens,), watch = source.tolist(), self.watch
+        (tokens,), watch = source, self.watch
         assert beam == 1, "cases of other beams are not asked for"
         self.model.reset()
         watch.begin()
