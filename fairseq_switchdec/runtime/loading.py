@@ -28,9 +28,9 @@ class _Unallocated(TorchFunctionMode):
             made: Tensor = func(*args, **{**kwargs, "device": "meta"})
             if made.numel() >= LARGE:
                 return made
-        first = args[0] if args else kwargs.get("tensor")
-        if isinstance(first, Tensor) and first.is_meta and (func is Tensor.cpu or func.__name__ == "normal_"):
-            return first  # where fairseq draws weights, and drawing (``normal_``), for which torch loads its compiler
+        first, name = args[0] if args else kwargs.get("tensor"), getattr(func, "__name__", "")
+        if isinstance(first, Tensor) and first.is_meta and (func is Tensor.cpu or name == "normal_"):
+            return first  # where fairseq draws weights, and drawing, for which torch loads its compiler
         return func(*args, **kwargs)
 
 
@@ -48,4 +48,8 @@ def take(module: nn.Module, state: dict[str, Tensor], strict: bool) -> Any:
     """Load a state without copying it; tensors of another dtype than the module's are converted."""
     own = module.state_dict()
     state = {name: value.to(own[name].dtype) if name in own else value for name, value in state.items()}
-    return nn.Module.load_state_dict(module, state, strict, assign=True)
+    trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    loaded = nn.Module.load_state_dict(module, state, strict, assign=True)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(trained.get(name, True))  # which torch 2.1 forgets
+    return loaded
