@@ -53,7 +53,7 @@ class ClassificationObjective(Objective):
         """The model's, with the head instead of the output projection."""
         return head_geometry(model, self.options.classification_head_name)
 
-    def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
+    def lengths(self, model: Any, sample: dict[str, Any]) -> Lengths:
         """The decoder reads as many tokens as the encoder, all at once."""
         tokens = sample["net_input"]["src_tokens"]
         read = sample["net_input"]["prev_output_tokens"].ne(model.encoder.padding_idx).sum(1)

@@ -143,7 +143,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         shown = sampled
         if not isinstance(decisions, Decisions):
             if update_num == 0:
-                lengths = self.objective.lengths(model, sample, sampled)
+                lengths = self.objective.lengths(model, sample)
                 check_reachable(options, policy, self.objective.prices(model), lengths)
             with torch.no_grad():
                 shown = self.objective.loss(model, sample, self.greedy_decisions(policy, sampled, budgets))
@@ -203,7 +203,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
             log: gets the entropy, the reward and the advantage's moments.
         """
         policy, options = model.encoder.policy, self.cfg
-        prices, lengths = self.objective.prices(model), self.objective.lengths(model, sample, sampled)
+        prices, lengths = self.objective.prices(model), self.objective.lengths(model, sample)
         costs = [cost(prices, path.decisions, lengths, policy.flops()) for path in (sampled, greedy)]
         sampled_cost, greedy_cost = (value.to(sampled.quality) for value in costs)
         rows = explored.to(sampled.quality.device)
@@ -286,7 +286,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
 
     def log_path(self, model: Any, sample: dict[str, Any], path: PathLoss) -> dict[str, Any]:
         """Sums over a batch of the cost, the skipped shares and the measures of a path."""
-        lengths = self.objective.lengths(model, sample, path)
+        lengths = self.objective.lengths(model, sample)
         skipped = Skipped.of(path.decisions, lengths)
         inputs, weight = len(path.decisions), self.objective.weight(sample)
         prices, policy_flops = self.objective.prices(model), model.encoder.policy.flops()
@@ -310,7 +310,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         """Sums over the inputs that were asked for a budget: of the budgets, and of what their paths cost."""
         if budgets is None:
             return {}
-        policy, lengths = model.encoder.policy, self.objective.lengths(model, sample, path)
+        policy, lengths = model.encoder.policy, self.objective.lengths(model, sample)
         costs = cost(self.objective.prices(model), path.decisions, lengths, policy.flops())
         asked = budgets.cpu() != AUTO
         return {

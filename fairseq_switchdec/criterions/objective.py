@@ -78,7 +78,7 @@ class Objective:
             )
         return self.geometry(model)
 
-    def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
+    def lengths(self, model: Any, sample: dict[str, Any]) -> Lengths:
         """The lengths of what runs, for the cost."""
         raise NotImplementedError
 
@@ -124,9 +124,10 @@ class GenerationObjective(Objective):
             self.seconds.check_geometry(model.geometry, f"--policy-cost {path}")
         return self.seconds
 
-    def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
+    def lengths(self, model: Any, sample: dict[str, Any]) -> Lengths:
         """As many decoding steps as there are target tokens."""
-        return model.encoder.lengths(sample["net_input"]["src_tokens"], path.weight, self.options.policy_cost_beam)
+        target = sample["target"].ne(self.padding_idx).sum(1)
+        return model.encoder.lengths(sample["net_input"]["src_tokens"], target, self.options.policy_cost_beam)
 
 
 def smoothed_loss(

@@ -104,7 +104,7 @@ class SpanObjective(Objective):
         """The model's, with the span head instead of the output projection."""
         return span_geometry(model)
 
-    def lengths(self, model: Any, sample: dict[str, Any], path: PathLoss) -> Lengths:
+    def lengths(self, model: Any, sample: dict[str, Any]) -> Lengths:
         """The decoder reads as many tokens as the encoder, all at once."""
         return span_lengths(model, sample)
 

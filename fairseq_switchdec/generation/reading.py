@@ -55,7 +55,7 @@ def compare(
     def measure(kind: str, sample: dict[str, Any], decisions: Decisions | GreedyChoice) -> Decisions:
         path = objective.loss(model, sample, decisions)
         policy_flops = 0 if isinstance(decisions, Decisions) else model.policy.flops()
-        costs = cost(objective.geometry(model), path.decisions, objective.lengths(model, sample, path), policy_flops)
+        costs = cost(objective.geometry(model), path.decisions, objective.lengths(model, sample), policy_flops)
         values = zip(sample["id"].tolist(), path.quality.tolist(), costs.tolist())
         for index, loss, share in values:
             results.setdefault(index, {})[kind] = {"loss": loss, "cost": share}

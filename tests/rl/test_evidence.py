@@ -107,7 +107,7 @@ def test_evidence_by_hand(
     tried = space.decisions(*exploration(distribution, policy.stages[0]))
     assert tried.equal(sampled.decisions)
 
-    lengths = criterion.objective.lengths(model, sample, sampled)
+    lengths = criterion.objective.lengths(model, sample)
     costs = [cost(model.geometry, path.decisions, lengths, policy.flops()) for path in paths]
     differences = torch.stack([sampled.quality - greedy.quality, (costs[0] - costs[1]).float()], dim=1)
     ((_, features, _, advantages, budgets),) = gradients.calls
