@@ -14,6 +14,7 @@ import contextlib
 import functools
 import io
 import re
+import sys
 import typing
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from types import ModuleType
 from fairseq_switchdec.compat.imports import ImportHooks, ModuleView
 from fairseq_switchdec.errors import UserError
 
+#: fairseq's commands that load a model to write texts with it.
+GENERATING = ("fairseq_cli.generate", "fairseq_cli.interactive")
 #: Whether weights are read from the file as they are used, see `to_be_run`.
 _mapped = False
 
@@ -29,11 +32,10 @@ _mapped = False
 def register(hooks: ImportHooks) -> None:
     """Mend ``torch.load`` as two modules of fairseq see it, and what a file that cannot be opened is met with."""
     hooks.after("fairseq.checkpoint_utils", functools.partial(_replace_load, load=load_checkpoint))
+    hooks.after("fairseq.checkpoint_utils", _map_files)
     hooks.after("fairseq.checkpoint_utils", _name_files)
     hooks.after("fairseq.checkpoint_utils", _say_mistakes)
     hooks.after("fairseq.distributed.utils", functools.partial(_replace_load, load=_restricted_load))
-    for command in ("generate", "interactive", "validate"):
-        hooks.after(f"fairseq_cli.{command}", _map_files)
 
 
 def _replace_load(module: ModuleType, load: Callable) -> None:
@@ -54,11 +56,18 @@ def to_be_run() -> Iterator[None]:
         _mapped = before
 
 
-def _map_files(command: ModuleType) -> None:
-    """What a command of fairseq's other than training loads is to be run."""
-    stock = command.checkpoint_utils
-    names = ("load_model_ensemble", "load_model_ensemble_and_task")
-    command.checkpoint_utils = ModuleView(stock, **{name: to_be_run()(getattr(stock, name)) for name in names})
+def _map_files(checkpoint_utils: ModuleType) -> None:
+    """What a command that generates has loaded is packed at once, which lets the file go; other callers get copies."""
+    stock = checkpoint_utils.load_model_ensemble
+
+    @functools.wraps(stock)
+    def load_model_ensemble(*args, **kwargs):
+        # The command is imported before these fixes where it is what the interpreter was started for.
+        maps = sys._getframe(1).f_globals.get("__name__") in GENERATING
+        with to_be_run() if maps else contextlib.nullcontext():
+            return stock(*args, **kwargs)
+
+    checkpoint_utils.load_model_ensemble = load_model_ensemble
 
 
 def _name_files(checkpoint_utils: ModuleType) -> None:

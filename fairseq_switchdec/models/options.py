@@ -102,7 +102,7 @@ def build_policy(args: Any, space: DecisionSpace, dim: int) -> SwitchPolicy:
     Args:
         dim: size of the states that it reads.
     """
-    with allocated():  # a checkpoint of another program has none
+    with allocated():
         return SwitchPolicy(space, dim, args.switch_policy_dim, bool(args.switch_per_layer), build_dial(args))
 
 

@@ -138,6 +138,8 @@ class SwitchableModel(PackableModel):
         loaded = take(self, state_dict, strict)  # type: ignore[arg-type]
         self.takes_tensors = False  # what is loaded later is somebody's own
         self.decoder.tie_output()
+        empty = [name for name, value in self.state_dict().items() if value.is_meta]
+        assert not empty, f"neither the checkpoint nor the model's initialization has given {empty} numbers"
         return loaded
 
     def set_beam_size(self, beam: int) -> None:

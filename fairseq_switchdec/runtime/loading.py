@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,14 @@ LARGE = 1 << 16
 class _Unallocated(TorchFunctionMode):
     """Large parameters, which modules begin as `torch.empty`, get no memory, unless it was said on which device."""
 
+    #: Above 0 in `allocated`.
+    suspended: ClassVar[int] = 0
+
     def __torch_function__(
         self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.empty and kwargs.get("device") is None:
+        if func is torch.empty and kwargs.get("device") is None and not self.suspended:
             made: Tensor = func(*args, **{**kwargs, "device": "meta"})
             if made.numel() >= LARGE:
                 return made
@@ -39,15 +42,23 @@ def unallocated() -> AbstractContextManager:
     return _Unallocated() if CAN_ASSIGN else nullcontext()
 
 
-def allocated() -> AbstractContextManager:
-    """What is built here has numbers, also in `unallocated`."""
-    return torch.device("cpu")
+@contextmanager
+def allocated() -> Iterator[None]:
+    """What is built here has numbers, also in `unallocated`: a checkpoint need not have it."""
+    _Unallocated.suspended += 1
+    try:
+        yield
+    finally:
+        _Unallocated.suspended -= 1
 
 
 def take(module: nn.Module, state: dict[str, Tensor], strict: bool) -> Any:
-    """Load a state without copying it; tensors of another dtype than the module's are converted."""
-    own = module.state_dict()
-    state = {name: value.to(own[name].dtype) if name in own else value for name, value in state.items()}
+    """Load a state without copying it; tensors of another dtype than the module's are converted, shared ones once."""
+    own, state, converted = module.state_dict(), dict(state), {}
+    for name, value in state.items():
+        dtype = own[name].dtype if name in own else value.dtype
+        key = (value.data_ptr(), value.shape, value.stride(), value.dtype, dtype)
+        state[name] = converted.setdefault(key, value.to(dtype)) if value.dtype != dtype else value
     trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
     loaded = nn.Module.load_state_dict(module, state, strict, assign=True)
     for name, parameter in module.named_parameters():

@@ -278,8 +278,9 @@ class PackableModel(nn.Module):
         for module in self._packing():
             module.pack(precision)
         if weight.device.type == "cpu":
-            for tensor in (*self.parameters(), *self.buffers()):  # or the few left would hold on to a mapped file
-                tensor.data = tensor.data.clone()
+            if onednn_packs():  # else they are shared with what is packed
+                for tensor in (*self.parameters(), *self.buffers()):  # the few left would hold on to a mapped file
+                    tensor.data = tensor.data.clone()
             keep_freed_memory()
         self.packed = precision
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import fairseq_cli.generate
@@ -19,7 +19,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from in_process import Training
-from support import PRECISIONS, REPO, build_switchable, model_args
+from support import PRECISIONS, REPO, build_switchable, make_dictionary, model_args
 
 from fairseq_switchdec.compat.checkpoints import to_be_run
 from fairseq_switchdec.compat.user_dir import register_tasks_and_models
@@ -92,6 +92,24 @@ def test_a_plain_checkpoint_gets_a_policy(stock_checkpoint: Path, corpus: Path, 
     assert extra["decisions"].equal(model.encoder.space.keep_all(1))
 
 
+def test_a_head_that_the_checkpoint_may_lack_has_numbers(unallocated: None) -> None:
+    with loading.unallocated():
+        model = build_switchable(make_dictionary())
+        model.register_classification_head("kinds", num_classes=300, inner_dim=300)
+    weights = {name: value for name, value in model.state_dict().items() if name.startswith("classification_heads.")}
+    assert len(weights) == 4 and not any(value.is_meta or not value.isfinite().all() for value in weights.values())
+    assert not any(value.is_meta for value in model.encoder.policy.state_dict().values())
+
+
+@takes
+def test_what_has_no_numbers_is_not_run(switchable_run: SimpleNamespace) -> None:
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(switchable_run.checkpoint))
+    name = "encoder.layers.0.fc1.weight"
+    state["model"][name] = state["model"][name].to("meta")
+    with pytest.raises(AssertionError, match="encoder.layers.0.fc1.weight"):
+        load(state, switchable_run.checkpoint)
+
+
 def test_training_has_tensors_of_its_own(corpus: Path, switchable_run: SimpleNamespace, tmp_path: Path) -> None:
     """A training's file is written anew while it goes on."""
     flags = ("--finetune-from-model", switchable_run.checkpoint)
@@ -124,13 +142,19 @@ def test_commands_map_and_python_code_does_not(switchable_run: SimpleNamespace) 
     (own,), _ = checkpoint_utils.load_model_ensemble([str(path)])
     assert not is_mapped(path)
     for command in (fairseq_cli.generate, fairseq_cli.interactive):
-        (model,), _ = command.checkpoint_utils.load_model_ensemble([str(path)])
+        (model,), _ = call_from(command, "load_model_ensemble", [str(path)])
         assert is_mapped(path)
         del model
+        gc.collect()
         assert not is_mapped(path)
-    (model,), _, _ = fairseq_cli.validate.checkpoint_utils.load_model_ensemble_and_task([str(path)])
-    assert is_mapped(path)
+    (model,), _, _ = call_from(fairseq_cli.validate, "load_model_ensemble_and_task", [str(path)])
+    assert not is_mapped(path), "which is not packed, and would read the file to the end"
     assert all(torch.equal(value, own.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def call_from(command: ModuleType, function: str, *arguments: Any) -> Any:
+    """What a command gets from a function of fairseq.checkpoint_utils."""
+    return eval(f"checkpoint_utils.{function}(*arguments)", vars(command), {"arguments": arguments})
 
 
 PROGRAM = """

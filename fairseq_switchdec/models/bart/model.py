@@ -22,6 +22,7 @@ from ...cost import Geometry
 from ...decisions import Decisions
 from ...errors import UserError
 from ...policy import Chooser
+from ...runtime.loading import allocated
 from ...runtime.packing import TokenEmbedding
 from ..decoder import SwitchableDecoder
 from ..embeddings import Embeddings
@@ -61,6 +62,11 @@ class SwitchableBARTModel(SwitchableModel, BARTModel):
             decoder_ffn_dim=cfg.decoder.ffn_embed_dim,
             vocabulary=decoder.output_projection.out_features,
         )
+
+    def register_classification_head(self, *args: Any, **kwargs: Any) -> None:
+        """fairseq's hook."""
+        with allocated():
+            super().register_classification_head(*args, **kwargs)
 
     def register_span_head(self) -> None:
         """Give the model a head for question answering: a token's scores as first and as last one of an answer."""
