@@ -134,7 +134,7 @@ class SwitchOptions(FairseqDataclass):
     switch_precision: str = option(
         "fp32",
         "numbers that generation on the CPU computes with: fp32, bf16 (linear layers and attention) or int8 (dynamic "
-        "quantization of the linear layers); on a GPU use --fp16",
+        "quantization of the linear layers), which also hold the embedding; on a GPU use --fp16",
     )
     switch_report: Optional[str] = option(
         None,

@@ -79,7 +79,7 @@ def flops_share(case: Case, options: Options, inputs: list[list[list[int]]], out
         source = source - 1
     geometry = geometry_of(shape, 0 if outside_output else shape.vocabulary)
     lengths = Lengths(source, content, target, case.beam)
-    path, whole = (Keep.of(decisions, lengths), Keep.uniform(geometry, lengths, 1.0))
+    path, whole = Keep.of(decisions, lengths), Keep.uniform(geometry, lengths, 1.0)
     return float(geometry.spend(path, lengths).sum() / geometry.spend(whole, lengths).sum())
 
 
