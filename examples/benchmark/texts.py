@@ -20,9 +20,8 @@ def read(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"--texts {path} cannot be read ({error}): name a text file, UTF-8, with a text a line"
-        ) from None
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"--texts {path} cannot be read ({why}): name a file in UTF-8 with a text a line") from None
     texts = [line for line in lines if line.strip()]
     if not texts:
         raise UserError(f"--texts {path} has no text: name a file with a text a line")
