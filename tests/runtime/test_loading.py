@@ -176,10 +176,11 @@ def watch():
 register_tasks_and_models()
 torch.set_num_threads(1)
 torch.zeros(1, dtype=torch.int8)
-before, seen = megabytes(), []
-threading.Thread(target=watch, daemon=True).start()
-path, data = sys.argv[1:]
+small, path, data = sys.argv[1:]
 with to_be_run():
+    checkpoint_utils.load_model_ensemble_and_task([small], {"data": data})  # imports what loading needs
+    before, seen = megabytes(), []
+    threading.Thread(target=watch, daemon=True).start()
     (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([path], {"data": data})
 loaded = megabytes() - before
 model.make_generation_fast_()
@@ -188,10 +189,9 @@ print(loaded, max(seen) - before)
 """
 
 
-@maps
-def test_loading_in_int8_never_holds_the_float_weights(corpus: Path, tmp_path: Path) -> None:
-    """In memory of the process's own, that is: what is mapped the system takes back whenever it needs it."""
-    sizes = {"encoder_embed_dim": 512, "encoder_ffn_embed_dim": 2048, "decoder_ffn_embed_dim": 2048}
+def save(path: Path, corpus: Path, dim: int) -> Path:
+    """A checkpoint of a model with 4 + 4 layers."""
+    sizes = {"encoder_embed_dim": dim, "encoder_ffn_embed_dim": 4 * dim, "decoder_ffn_embed_dim": 4 * dim}
     layers = {"encoder_layers": 4, "decoder_layers": 4, "encoder_attention_heads": 8, "decoder_attention_heads": 8}
     args: Namespace = model_args(**sizes, **layers)
     model = build_switchable(Dictionary.load(str(corpus / "dict.source.txt")), **sizes, **layers)
@@ -200,12 +200,18 @@ def test_loading_in_int8_never_holds_the_float_weights(corpus: Path, tmp_path: P
     args.source_lang, args.target_lang = "source", "target"
     history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}]
     extra = {"train_iterator": {"epoch": 1}, "val_loss": None}
-    path = tmp_path / "model.pt"
     torch.save({"args": args, "model": model.state_dict(), "optimizer_history": history, "extra_state": extra}, path)
+    return path
+
+
+@maps
+def test_loading_in_int8_never_holds_the_float_weights(corpus: Path, tmp_path: Path) -> None:
+    """In memory of the process's own, that is: what is mapped the system takes back whenever it needs it."""
+    small, path = save(tmp_path / "small.pt", corpus, 64), save(tmp_path / "model.pt", corpus, 512)
     megabytes = path.stat().st_size / 2**20
     assert megabytes > 100
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(path), str(corpus)],
+        [sys.executable, "-c", PROGRAM, str(small), str(path), str(corpus)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
