@@ -66,9 +66,9 @@ class LearningOptions(FairseqDataclass):
     )
     policy_estimator: str = option(
         "auto",
-        "path that is tried for an input in training: local (its greedy path with one decision changed), "
-        "score-function (all decisions sampled, as in the paper), auto (local for rules quality and budget, else "
-        "score-function)",
+        "path that is tried for an input in training: local (its greedy path with one decision changed), pooled (the "
+        "same, beside what all tries found together), score-function (all decisions sampled, as in the paper), auto "
+        "(pooled for rule budget, local for rule quality and ranges of budgets, else score-function)",
     )
     policy_total_updates: int = option(
         0,
@@ -97,7 +97,7 @@ class LearningOptions(FairseqDataclass):
     policy_random_keep: float = option(0.8, "keep probability of --policy-decisions random, in [0, 1]")
     policy_floor: float = option(
         0.02,
-        "least probability with which a decision is tried (estimator local: its least weight among the others), in "
+        "least probability with which a decision is tried (local and pooled: its least weight among the others), in "
         "[0, 0.14)",
     )
     policy_keep_all_share: float = option(
@@ -346,6 +346,8 @@ def estimator(options: LearningOptions) -> str:
     """What ``--policy-estimator`` means: the rules that are printed in the paper keep its estimator."""
     if options.policy_estimator != "auto":
         return options.policy_estimator
+    if options.policy_rule == "budget" and build_dial(options) is None:
+        return "pooled"
     return "local" if options.policy_rule in ("quality", "budget") else "score-function"
 
 

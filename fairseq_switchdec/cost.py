@@ -231,6 +231,21 @@ def strategy_costs(
     return torch.stack(paths, dim=1)
 
 
+def parts_of_cost(prices: Prices, space: DecisionSpace, lengths: Lengths, policy_flops: int = 0) -> Tensor:
+    """What a path's `cost` adds up from, under each token strategy: float64 (B, 7, 1 + num_sublayers).
+
+    First what always runs, the policy and closed sublayers too; then every open sublayer, if it runs. Where tokens are
+    closed, all strategies keep all.
+    """
+    keep = torch.ones(len(lengths.source), space.num_sublayers, dtype=torch.double, requires_grad=True)
+    with torch.enable_grad():  # linear in whether each sublayer runs
+        costs = strategy_costs(prices, space, keep, lengths, policy_flops)
+        sublayers = [torch.autograd.grad(each.sum(), keep, retain_graph=True)[0] for each in costs.unbind(1)]
+    parts = torch.stack(sublayers, dim=1)
+    always = costs.detach() - parts.sum(2)
+    return torch.cat([always.unsqueeze(2), parts], dim=2).expand(-1, NUM_TOKEN_STRATEGIES, -1)
+
+
 def same_path(first: Decisions, second: Decisions, lengths: Lengths) -> Tensor:
     """Whether two batches of decisions run the same for each input: bool (B,)."""
     equal = same_tokens(lengths.content, first.token_strategy, second.token_strategy)

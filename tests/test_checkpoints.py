@@ -15,6 +15,7 @@ from in_process import Training
 from torch.testing import assert_close
 
 from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.rl.learner import AVERAGES
 
 
 def average(paths: list[Path], target: Path) -> None:
@@ -143,14 +144,23 @@ def test_a_copy_of_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: 
     assert last.read_bytes() == b"new" * 1000 and sorted(tmp_path.iterdir()) == [source, last]
 
 
-def test_an_average_that_an_older_version_kept_is_left_behind(corpus: Path, tmp_path: Path) -> None:
+def test_averages_that_an_older_version_kept_are_left_behind(corpus: Path, tmp_path: Path) -> None:
+    """It knew other averages, and nothing of single decisions."""
     training = Training(corpus, tmp_path)
     training.update(0, 1)
     state = load_checkpoint_to_cpu(str(training.save()))
-    state["model"]["learner_state.sampled_average"] = torch.zeros(3)
-    del state["model"]["learner_state.expected_average"]
+    new = [f"learner_state.{name}" for name in (*AVERAGES, "effect_products", "effect_losses")]
+    for name in new:
+        del state["model"][name]
+    state["model"]["learner_state.weights"] = torch.tensor([4.0, 1.0])
+    for name in ("gradient_average", "constraint_average", "expected_average", "average_weight"):
+        state["model"][f"learner_state.{name}"] = torch.zeros(3)
     torch.save(state, tmp_path / "checkpoint_last.pt")
     resumed = Training(corpus, tmp_path, load=True)
-    assert not resumed.policy["learner_state.expected_average"].any()
+    assert not any(resumed.policy[name].any() for name in new)
+    for name, scale in (("exp_avg", 5), ("exp_avg_sq", 25)):  # Adam was given a sum where it is given a mean
+        before, after = (each.policy[f"learner_state.{name}"] for each in (training, resumed))
+        assert before.any()
+        torch.testing.assert_close(after * scale, before)
     assert float(resumed.policy["learner_state.adam_step"]) == float(training.policy["learner_state.adam_step"])
     assert resumed.update(2, 3) is not None

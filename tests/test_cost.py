@@ -24,6 +24,7 @@ from fairseq_switchdec.cost import (
     expected_random_cost,
     flops,
     keep_probability_for_cost,
+    parts_of_cost,
     same_path,
 )
 from fairseq_switchdec.criterions.classification import ClassificationObjective
@@ -256,6 +257,30 @@ def test_skipped_shares_by_hand() -> None:
     assert_close(skipped.attention, torch.tensor([1.5 / 3, 0.0], dtype=torch.double))  # half of the decoder's layer
     assert_close(skipped.ffn, torch.tensor([1 / 3, 0.0], dtype=torch.double))
     assert_close(skipped.tokens.double(), torch.tensor([2 / 6, 0.0], dtype=torch.double))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        DecisionSpace(3, 2),
+        DecisionSpace(4, 0),
+        DecisionSpace(3, 2, ("attention", "ffn"), split_attention=True),
+        DecisionSpace(3, 2, ("ffn", "token"), ("encoder",)),
+    ],
+)
+def test_any_path_costs_the_sum_of_its_parts(space: DecisionSpace) -> None:
+    geometry = MIDDLE if space.decoder_layers else Geometry(4, 0, 12, 12, 40, 0, 60, key_dim=6, ffn_products=3)
+    sizes = lengths([9, 4, 30, 2, 17], [3, 8, 1, 2, 5], beam=3)
+    found = parts_of_cost(geometry, space, sizes, policy_flops=5000)
+    assert found.shape == (5, 7, 1 + space.num_sublayers) and not found.requires_grad
+    assert torch.equal(found[:, 0, 1:].any(0), space.open_sublayers()) and (found >= 0).all()
+    keep, strategy = torch.rand(40, space.num_sublayers) < 0.5, torch.arange(40) % 7
+    for row in range(5):
+        path = space.decisions(keep, strategy)
+        kept, used = space.flat(path)
+        runs = torch.cat([torch.ones(40, 1), kept], dim=1).double()
+        whole = Lengths(*(each[row].expand(40) for each in (sizes.source, sizes.content, sizes.target)), sizes.beam)
+        assert_close((found[row, used] * runs).sum(1), cost(geometry, path, whole, policy_flops=5000))
 
 
 # --- what a policy's probabilities cost ---

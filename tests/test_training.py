@@ -99,6 +99,8 @@ def test_accumulated_equals_one_batch(corpus, stock_checkpoint, tmp_path):
         ("--policy-decisions", "random", "--switch-split-attention"),
         ("--policy-decisions", "keep-all", "--checkpoint-activations"),
         ("--sentence-avg", "--policy-rule", "budget", "--policy-keep-all-share", 0, "--policy-floor", 0),
+        ("--policy-rule", "budget", "--switch-per-layer", "--switch-split-attention"),
+        ("--policy-rule", "budget", "--policy-flops-budget", "0.6:1", "--policy-estimator", "pooled"),
         ("--memory-efficient-fp16", "--clip-norm", 1.0),
     ],
     ids=lambda flags: " ".join(map(str, flags)),

@@ -23,21 +23,26 @@ from ..config import (
     check_learning_options,
     estimator,
 )
-from ..cost import Skipped, cost, expected_cost, same_path
-from ..decisions import Decisions, DecisionSpace
+from ..cost import Skipped, cost, expected_cost, parts_of_cost, same_path
+from ..decisions import NUM_TOKEN_STRATEGIES, Decisions, DecisionSpace
 from ..dial import AUTO
 from ..errors import UserError
 from ..forced import forced, read_entries
 from ..policy import GreedyChoice, SwitchPolicy, input_uniforms, random_decisions
 from ..rl import (
+    SURVEY_INPUTS,
+    BudgetRule,
     Evidence,
     Exploration,
     OneDeviation,
     PolicyLearner,
+    PooledDeviation,
     SampledPaths,
+    Tries,
     Weights,
     policy_gradients,
     price,
+    skips,
 )
 from ..seconds import Seconds
 from .budgets import check_reachable, knot_costs
@@ -63,10 +68,11 @@ class Rollout:
 class LexicoPolicyCriterion(FairseqCriterion):
     """Trains the model on sampled paths, and gathers the policy's gradients on the way.
 
-    In training, `rollout` measures a path that each input tries (with gradient) and its greedy path (without, the
-    self-critical baseline). A share of the inputs takes the keep-all path instead of another: it keeps the full
-    model good and its loss bounds the greedy path's. In validation, the criterion reports the greedy path (or what
-    ``--switch-decisions`` asks for) and the keep-all path beside it.
+    In training, `rollout` measures the path that each input runs (with gradient; most try another than the greedy one)
+    and its greedy path (without, the self-critical baseline); of the first inputs, estimator ``pooled`` also measures
+    every token strategy. A share of the inputs runs the keep-all path: it keeps the full model good and its loss bounds
+    the greedy path's. In validation, the criterion reports the greedy path (or what ``--switch-decisions`` asks for)
+    and the keep-all path beside it.
 
     Raises:
         UserError: options that cannot be meant, a task or a model that does not switch.
@@ -136,7 +142,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         uniforms = input_uniforms(options.seed, update_num, sample["id"], numbers + 2)
         keep_all = uniforms[:, numbers] < (options.policy_keep_all_share if self.entries is None else 0)
         budgets = None if policy.dial is None else policy.dial.draw(uniforms[:, numbers + 1], keep_all)
-        decisions = self.training_decisions(policy, sample["id"], uniforms[:, :numbers], keep_all, budgets)
+        decisions = self.training_decisions(policy, sample["id"], uniforms[:, :numbers], keep_all, budgets, update_num)
         sampled = self.objective.loss(model, sample, decisions)
         log: dict[str, Any] = {"loss": sampled.total.detach(), "nll_loss": (sampled.quality * sampled.weight).sum()}
         evidence = None
@@ -147,21 +153,35 @@ class LexicoPolicyCriterion(FairseqCriterion):
                 check_reachable(options, policy, self.objective.prices(model), lengths)
             with torch.no_grad():
                 shown = self.objective.loss(model, sample, self.greedy_decisions(policy, sampled, budgets))
-            evidence = self.gather(model, sample, decisions, sampled, shown, ~keep_all, log)
+                survey = self.survey(model, sample, decisions, shown)
+            evidence = self.gather(model, sample, decisions, sampled, shown, keep_all, survey, log)
             log["greedy_nll_loss"] = (shown.quality * shown.weight).sum()
         log |= self.log_keep_all(sampled, keep_all.to(sampled.quality.device))
         log |= self.log_path(model, sample, shown)
         return Rollout(sampled.total, log["sample_size"], log, evidence)
 
     def training_decisions(
-        self, policy: SwitchPolicy, ids: Tensor, uniforms: Tensor, keep_all: Tensor, budgets: Tensor | None
+        self,
+        policy: SwitchPolicy,
+        ids: Tensor,
+        uniforms: Tensor,
+        keep_all: Tensor,
+        budgets: Tensor | None,
+        update_num: int,
     ) -> Decisions | Exploration:
-        """What ``--policy-decisions`` trains the model on."""
+        """What ``--policy-decisions`` trains the model on.
+
+        As the policy's learning rate falls, fewer inputs of estimator ``pooled`` try another path than the greedy one,
+        which is what will run.
+        """
         choice, space, floor = self.cfg.policy_decisions, policy.space, self.cfg.policy_floor
         if self.entries is not None:
             return self.forced_decisions(space, ids)
         if choice == "learned" and estimator(self.cfg) == "local":
             return OneDeviation(uniforms, keep_all, floor, space, policy.stages, budgets)
+        if choice == "learned" and estimator(self.cfg) == "pooled":
+            deviating = uniforms[:, 2] >= (self.progress(update_num) or 0.0)
+            return PooledDeviation(uniforms, keep_all, floor, space, policy.stages, budgets, deviating)
         if choice == "learned":
             return SampledPaths(uniforms, keep_all, floor, budgets)
         if choice == "random":
@@ -185,6 +205,28 @@ class LexicoPolicyCriterion(FairseqCriterion):
         keep, tokens = policy(sampled.features, budgets).greedy()
         return policy.space.decisions(keep, tokens)
 
+    def survey(
+        self, model: Any, sample: dict[str, Any], exploration: Exploration, greedy: PathLoss
+    ) -> tuple[Tensor, Tensor] | None:
+        """What every token strategy but the greedy path's skips, float64 (6 B, D), and loses, float64 (6 B,).
+
+        Of the inputs that begin a training with estimator ``pooled``; None for later ones.
+        """
+        space = model.encoder.space
+        if not isinstance(exploration, PooledDeviation) or not space.token_open:
+            return None
+        if float(model.learner_state.surveyed) >= SURVEY_INPUTS:
+            return None
+        keep, strategy = space.flat(greedy.decisions)
+        lengths, reference, found = self.objective.lengths(model, sample), skips(space, greedy.decisions), []
+        for step in range(1, NUM_TOKEN_STRATEGIES):
+            path = space.decisions(keep, (strategy + step) % NUM_TOKEN_STRATEGIES)
+            worse = self.objective.loss(model, sample, path).quality.cpu() - greedy.quality.cpu()
+            worse = worse * ~same_path(path, greedy.decisions, lengths).cpu()
+            found.append((skips(space, path) - reference, worse.double()))
+        differences, losses = zip(*found)
+        return torch.cat(differences), torch.cat(losses)
+
     def gather(
         self,
         model: Any,
@@ -192,62 +234,88 @@ class LexicoPolicyCriterion(FairseqCriterion):
         exploration: Exploration,
         sampled: PathLoss,
         greedy: PathLoss,
-        explored: Tensor,
+        keep_all: Tensor,
+        survey: tuple[Tensor, Tensor] | None,
         log: dict[str, Any],
     ) -> Evidence:
         """The policy's evidence: advantages over the greedy path (Eq. 5), and the constraint's value.
 
         Args:
             exploration: how ``sampled`` was chosen.
-            explored: bool (B,), inputs on such a path; the others ran the keep-all path.
+            keep_all: bool (B,), inputs that ran the keep-all path instead.
+            survey: see `survey`.
             log: gets the entropy, the reward and the advantage's moments.
         """
         policy, options = model.encoder.policy, self.cfg
         prices, lengths = self.objective.prices(model), self.objective.lengths(model, sample)
         costs = [cost(prices, path.decisions, lengths, policy.flops()) for path in (sampled, greedy)]
         sampled_cost, greedy_cost = (value.to(sampled.quality) for value in costs)
-        rows = explored.to(sampled.quality.device)
+        explored = exploration.explored.cpu()
+        rows, full = (each.to(sampled.quality.device) for each in (explored, keep_all))
         assert sampled.features is not None
         # Where both paths are one, their losses differ by rounding, which Adam would scale up to a step.
         other = ~same_path(sampled.decisions, greedy.decisions, lengths).to(rows.device)
-        worse = sampled.quality - greedy.quality
+        advantages = torch.stack([sampled.quality - greedy.quality, sampled_cost - greedy_cost], dim=1)
+        tries = Tries(
+            space=policy.space,
+            decisions=sampled.decisions,
+            advantages=advantages * (rows & other).unsqueeze(1),
+            effects=model.learner_state.effects(policy.space),
+            expected_cost=lambda keep, tokens: expected_cost(
+                prices, policy.space, keep, tokens, lengths, policy.flops()
+            ),
+        )
+        weights = torch.stack([~full, ~full, rows], dim=1).double()
         if policy.dial is not None:
             asked = policy.dial.columns(exploration.budgets).double()
-            worse = worse * (asked @ price(model.learner_state.caution[0]).cpu()).to(worse)
-        advantages = torch.stack([worse, sampled_cost - greedy_cost], dim=1) * (rows & other).unsqueeze(1)
+            weights[:, [0, 2]] *= (asked @ price(model.learner_state.caution[0]).cpu()).to(weights).unsqueeze(1)
         odd = (sample["id"].to(rows.device) % 2).unsqueeze(1)
         gradients, half = policy_gradients(
             policy,
             sampled.features,
-            lambda distribution: exploration.surrogate(distribution, policy.space, sampled.decisions),
-            torch.cat([advantages, advantages * odd], dim=1),
+            lambda distribution: exploration.objectives(distribution, tries),
+            torch.stack([weights, weights * odd]),
             exploration.budgets,
-        ).split(2)
+        )
         distribution = policy(sampled.features, exploration.budgets)
         if policy.dial is None:
-            expected = expected_cost(prices, policy.space, *distribution.probabilities(), lengths, policy.flops())
-            held = greedy_cost.sum().view(1), expected.sum().view(1)
+            held = greedy_cost.sum().view(1), tries.expected_cost(*distribution.probabilities()).sum().view(1)
         else:
             held = knot_costs(policy, prices, lengths, sampled.features)
         bound = sampled.quality * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
         # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
         ratio = Weights(*model.learner_state.weights.tolist()).ratio
         advantage = (greedy.quality - sampled.quality + ratio * (greedy_cost - sampled_cost)) * rows
+        log["decided"] = int((~keep_all).sum())
+        log["reward"] = -((sampled.quality + ratio * sampled_cost) * ~full).sum()
         log["sampled"] = int(explored.sum())
-        log["reward"] = -((sampled.quality + ratio * sampled_cost) * rows).sum()
         log["advantage"] = advantage.sum()
         log["advantage_square"] = advantage.square().sum()
         log |= self.log_budgets(model, sample, greedy, exploration.budgets)
         log["entropy"] = distribution.entropy(policy.space).sum()
+        parts = torch.zeros_like(model.learner_state.mean_parts, device="cpu")
+        if isinstance(self.rule, BudgetRule):
+            parts = parts_of_cost(prices, policy.space, lengths, policy.flops()).sum(0)
+        skipped = (skips(policy.space, sampled.decisions) - skips(policy.space, greedy.decisions)) * explored.unsqueeze(
+            1
+        )
+        worse = tries.advantages[:, 0].cpu().double()
+        if survey is not None:
+            skipped, worse = torch.cat([skipped, survey[0]]), torch.cat([worse, survey[1]])
         return Evidence(
             gradients=gradients,
             half=half,
+            decided=log["decided"],
             sampled=log["sampled"],
-            violation=float(((greedy.quality - bound) * ~rows).sum()),
-            compared=int((~explored).sum()),
+            surveyed=0 if survey is None else len(rows),
+            violation=float(((greedy.quality - bound) * full).sum()),
+            compared=int(keep_all.sum()),
             quality=float(greedy.quality.sum()),
             cost=held[0],
             expected_cost=held[1],
+            products=skipped.T @ skipped,
+            losses=skipped.T @ worse,
+            parts=parts,
             inputs=len(rows),
             features=sampled.features,
         )
@@ -354,7 +422,7 @@ class LexicoPolicyCriterion(FairseqCriterion):
         bits = 1 / math.log(2)
         log_ratio("loss", "loss", "sample_size", bits)
         log_ratio("nll_loss", "nll_loss", "weight", bits)
-        if total("sampled") > 0:
+        if total("decided") > 0:
             log_ratio("greedy_nll_loss", "greedy_nll_loss", "weight", bits)
         log_ratio("keep_all_nll_loss", "keep_all_nll_loss", "keep_all_weight", bits)
         for key in sorted({key for log in logging_outputs for key in log if key.startswith(MEASURE)}):
@@ -367,9 +435,10 @@ class LexicoPolicyCriterion(FairseqCriterion):
         for name in ("budget", "budget_cost"):
             log_ratio(name, name, "asked")
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
-        if total("sampled") > 0:
+        if total("decided") > 0:
             log_ratio("policy_entropy", "entropy", "nsentences")
-            log_ratio("reward", "reward", "sampled")
-            mean = total("advantage") / total("sampled")
-            variance = total("advantage_square") / total("sampled") - mean**2
-            metrics.log_scalar("advantage_std", math.sqrt(max(variance, 0.0)), total("sampled"), round=4)
+            log_ratio("reward", "reward", "decided")
+            count = max(total("sampled"), 1)
+            mean, square = total("advantage") / count, total("advantage_square") / count
+            variance = square - mean**2 if square - mean**2 > 1e-6 * square else 0.0  # else it is rounding, of one try
+            metrics.log_scalar("advantage_std", math.sqrt(variance), total("sampled"), round=4)

@@ -154,6 +154,7 @@ class SwitchableModel(PackableModel):
         own = self.state_dict()
         if not any(key.startswith("encoder.policy.") for key in state_dict):
             logger.info("the checkpoint has no policy: a new one starts by keeping everything")
+        rescale_moments(state_dict)
         for key, value in own.items():
             if key.startswith(OURS) or key.endswith("coder.version"):
                 state_dict.setdefault(key, value)
@@ -200,6 +201,15 @@ class SwitchableModel(PackableModel):
             f"checkpoint's --arch and its {self.size_flags}, --switch-policy-dim, --switch-split-attention, "
             "--switch-per-layer and the range of --policy-flops-budget"
         )
+
+
+def rescale_moments(state_dict: dict[str, Tensor]) -> None:
+    """An older version gave the policy's Adam the sum of both weighted gradients, which now gets their mean."""
+    first, second, weights = (f"learner_state.{name}" for name in ("exp_avg", "exp_avg_sq", "weights"))
+    if first not in state_dict or "learner_state.mean_gradients" in state_dict:
+        return
+    total = state_dict[weights].sum().clamp(min=1e-8)
+    state_dict[first], state_dict[second] = state_dict[first] / total, state_dict[second] / total**2
 
 
 def shape(tensor: Tensor) -> str:

@@ -10,14 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+from ..decisions import NUM_TOKEN_STRATEGIES, DecisionSpace
 from ..policy import Float32Module, SwitchPolicy
+from .effects import fit, num_effects
 from .rules import Observation, Weights
 
 logger = logging.getLogger(__name__)
 
-#: Decay of the averages over updates.
-AVERAGE_DECAY = 0.9
-ADAM_BETAS = (0.9, 0.98)
+#: Decay of the averages over updates: of gradients and losses, which are noisy; of costs, which are not, and by which
+#: caution overshoots if they are old; and of what is known of each decision, which changes as the model learns.
+AVERAGE_DECAY, COST_DECAY, EFFECT_DECAY = 0.9, 0.5, 0.98
+AVERAGES = ("mean_gradients", "mean_losses", "mean_costs", "mean_parts", "mean_weights")
+#: An element of the gradient that is rounding alone must not be scaled up to a whole step.
+ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-4
 #: How fast caution moves, in logits an update, as a multiple of the policy's learning rate; and how far at once.
 CAUTION_PACE, CAUTION_AT_ONCE = 25.0, 1.0
 
@@ -26,16 +31,20 @@ class LearnerState(Float32Module):
     """What the learner must not forget between a checkpoint and its resumption, as buffers saved with the model.
 
     (fairseq saves a task's state but does not load it back on resuming.) ``P`` policy parameters, ``S`` stages,
-    ``D`` features, ``K`` costs that are held: one, or at every knot of a dial.
+    ``F`` features, ``D`` decisions (`effects.num_effects`), ``K`` costs that are held: one, or at every knot of a dial.
     """
 
     adam_step: Tensor
     exp_avg: Tensor
     exp_avg_sq: Tensor
-    gradient_average: Tensor
-    constraint_average: Tensor
-    expected_average: Tensor
-    average_weight: Tensor
+    mean_gradients: Tensor
+    surveyed: Tensor
+    mean_losses: Tensor
+    mean_costs: Tensor
+    mean_parts: Tensor
+    mean_weights: Tensor
+    effect_products: Tensor
+    effect_losses: Tensor
     best_quality: Tensor
     weights: Tensor
     caution: Tensor
@@ -50,11 +59,20 @@ class LearnerState(Float32Module):
         self.register_buffer("adam_step", torch.zeros(()))
         self.register_buffer("exp_avg", torch.zeros(parameters))
         self.register_buffer("exp_avg_sq", torch.zeros(parameters))
-        self.register_buffer("gradient_average", torch.zeros(2, parameters))  # g_q, g_c
-        self.register_buffer("constraint_average", torch.zeros(2 + costs))  # q - c, q, costs
-        # Expected costs, and their weight: old checkpoints lack them.
-        self.register_buffer("expected_average", torch.zeros(costs + 1))
-        self.register_buffer("average_weight", torch.zeros(3))  # of the gradients, of q - c, of q and costs
+        # g_q as far as it was known before, g_c, and what tries tell of g_q besides.
+        self.register_buffer("mean_gradients", torch.zeros(3, parameters))
+        self.register_buffer("mean_losses", torch.zeros(2))  # q - c, q
+        self.register_buffer("mean_costs", torch.zeros(2, costs))  # of the greedy path, and as expected
+        parts = NUM_TOKEN_STRATEGIES, 1 + policy.space.num_sublayers
+        self.register_buffer("mean_parts", torch.zeros(parts, dtype=torch.float64))
+        # Of the gradients that are known, of what tries tell, of q - c, of q, of costs, of their parts.
+        self.register_buffer("mean_weights", torch.zeros(6))
+        # What was found of each decision, see `effects.fit`, sums of thousands of tries; and the inputs that tried
+        # every token strategy.
+        decisions = num_effects(policy.space)
+        self.register_buffer("effect_products", torch.zeros(decisions, decisions, dtype=torch.float64))
+        self.register_buffer("effect_losses", torch.zeros(decisions, dtype=torch.float64))
+        self.register_buffer("surveyed", torch.zeros(()))
         self.register_buffer("best_quality", torch.empty(()))
         self.register_buffer("weights", torch.ones(2))  # the rule's last ones: quality, cost
         # Logits: what lasts, and what was added at once; of a dial, by column.
@@ -69,16 +87,20 @@ class LearnerState(Float32Module):
         """Begin a new training: forget Adam's moments, the averages and the weights. The features' statistics belong
         to the trained policy and stay.
         """
-        averages = ("gradient_average", "constraint_average", "expected_average", "average_weight")
-        for name in ("adam_step", "exp_avg", "exp_avg_sq", *averages, "caution"):
+        known = ("effect_products", "effect_losses", "surveyed")
+        for name in ("adam_step", "exp_avg", "exp_avg_sq", *AVERAGES, *known, "caution"):
             getattr(self, name).zero_()
         # Not infinite: fairseq's moving average of a model multiplies every buffer by a decay, which may be 0.
         self.best_quality.fill_(torch.finfo(torch.float32).max)
         self.weights.fill_(1.0)
 
+    def effects(self, space: DecisionSpace) -> Tensor:
+        """What each decision was found to lose, nats a token: float64 (D,) on the CPU."""
+        return fit(space, self.effect_products, self.effect_losses)
+
 
 #: Numbers of `Evidence`, in the order of its `Evidence.totals`; after them its costs.
-SCALARS = ("sampled", "violation", "compared", "quality", "inputs")
+SCALARS = ("decided", "sampled", "surveyed", "violation", "compared", "quality", "inputs")
 
 
 @dataclass(frozen=True)
@@ -86,27 +108,38 @@ class Evidence:
     """What one micro-batch adds to an update; sums over its inputs, so that any split of a batch adds up to the same.
 
     Attributes:
-        gradients: (2, P), `policy_gradients` for quality and for cost, over ``sampled`` inputs.
-        half: (2, P), the same over those of them with an odd id: how far the two halves of an update disagree says how
+        gradients: (3, P), `policy_gradients` for quality as far as it was known before and for cost, over the
+            ``decided`` inputs, and for what tries tell of quality besides, over the ``sampled`` ones.
+        half: (3, P), the same over those of them with an odd id: how far the two halves of an update disagree says how
             noisy its gradients are.
-        sampled: inputs whose loss was measured on a path that training tried.
+        decided: inputs that ran a path of the policy's.
+        sampled: those of them that tried another one than the greedy path.
+        surveyed: inputs that tried every token strategy.
         violation: sum of q - c over the ``compared`` inputs, whose keep-all loss is known.
         compared: number of those.
         quality: sum of the greedy path's loss, nats a token, over ``inputs``.
         cost: (K,), sum of the greedy path's cost over ``inputs``: one or, of a dial, if they were asked for each knot.
         expected_cost: (K,), as much of the cost that the policy's probabilities expect.
+        products: float64 (D, D), see `effects.fit`, over the ``sampled`` and the ``surveyed`` inputs; with
+        losses: float64 (D,).
+        parts: float64 (7, 1 + num_sublayers), sum of `cost.parts_of_cost` over ``inputs``; 0 but for a single budget.
         inputs: all inputs of the micro-batch.
-        features: (inputs, S, D).
+        features: (inputs, S, F).
     """
 
     gradients: Tensor
     half: Tensor
+    decided: int
     sampled: int
+    surveyed: int
     violation: float
     compared: int
     quality: float
     cost: Tensor
     expected_cost: Tensor
+    products: Tensor
+    losses: Tensor
+    parts: Tensor
     inputs: int
     features: Tensor
 
@@ -118,9 +151,9 @@ class Evidence:
         """
         features = self.features.double()
         scalars = [getattr(self, name) for name in SCALARS]
-        costs = (self.cost, self.expected_cost)
-        parts = (torch.tensor(scalars, dtype=torch.float64), *costs, self.gradients, self.half, features.sum(0))
-        return torch.cat([part.to(features).flatten() for part in (*parts, features.square().sum(0))])
+        sums = (self.cost, self.expected_cost, self.products, self.losses, self.parts, self.gradients, self.half)
+        parts = (torch.tensor(scalars, dtype=torch.float64), *sums, features.sum(0), features.square().sum(0))
+        return torch.cat([part.to(features).flatten() for part in parts])
 
 
 class PolicyLearner:
@@ -151,7 +184,7 @@ class PolicyLearner:
         # Told by the policy, not by the count: a trained policy keeps the statistics it was trained with.
         self.standardized = bool(policy.feature_std.ne(1).any())
         self.flat = nn.Parameter(parameters_to_vector(policy.parameters()).detach().clone())
-        self.adam = torch.optim.Adam([self.flat], betas=ADAM_BETAS)
+        self.adam = torch.optim.Adam([self.flat], betas=ADAM_BETAS, eps=ADAM_EPS)
         # Adam moves these in place, so the buffers are its state, saved and restored with the model.
         self.adam.state[self.flat] = {
             "step": state.adam_step,
@@ -180,7 +213,8 @@ class PolicyLearner:
             learning_rate: gamma_t.
             settled: in [0, 1], weight of the greedy path in the cost that a budget is held against; what the policy
                 expects has the rest. That moves with every probability; the greedy path's cost moves only when
-                probabilities pass a half, many of them at once, which is too late early in training.
+                probabilities pass a half, many of them at once, which is too late early in training. A single
+                budget's caution moves as much more slowly.
             all_reduce: sum of a float64 vector over all ranks; every rank must call.
 
         Returns:
@@ -194,47 +228,61 @@ class PolicyLearner:
         self.reset()
         if all_reduce is not None:
             totals = all_reduce(totals)
-        sampled, violation, compared, quality, inputs = totals[: len(SCALARS)].tolist()
+        decided, sampled, surveyed, violation, compared, quality, inputs = totals[: len(SCALARS)].tolist()
         if inputs == 0 or not bool(totals.isfinite().all()):  # one NaN would stay in the averages for good
             return {}
-        cost, expected, gradients, half, feature_sum, feature_square_sum = self._split(totals[len(SCALARS) :])
+        sums = self._split(totals[len(SCALARS) :])
+        cost, expected, products, losses, parts, gradients, half, feature_sum, feature_square_sum = sums
+        if sampled or surveyed:
+            self._remember(products, losses)
+        self.state.surveyed += surveyed
         if not self.standardized and self.state.feature_count < self.statistics_inputs:
             self._gather_statistics(inputs, feature_sum, feature_square_sum)
             return {}
+        counts = totals.new_tensor([decided, decided, sampled]).clamp(min=1).unsqueeze(1)
+        gradients, noise = gradients / counts, (gradients - 2 * half) / counts
+        if decided:
+            self._average(0, self.state.mean_gradients[:2], gradients[:2])
         if sampled:
-            self._average(0, self.state.gradient_average, gradients / sampled)
+            self._average(1, self.state.mean_gradients[2], gradients[2])
         if compared:
-            self._average(1, self.state.constraint_average[:1], totals.new_tensor([violation / compared]))
-        one = totals.new_ones(1)
-        self._average(2, self.state.constraint_average[1:], torch.cat([one * quality, cost]) / inputs)
-        expected_average = self.state.expected_average
-        expected_average.lerp_(torch.cat([expected / inputs, one]).to(expected_average), 1 - AVERAGE_DECAY)
+            self._average(2, self.state.mean_losses[0], totals.new_tensor(violation / compared))
+        self._average(3, self.state.mean_losses[1], totals.new_tensor(quality / inputs))
+        self._average(4, self.state.mean_costs, torch.stack([cost, expected]) / inputs, COST_DECAY)
+        self._average(5, self.state.mean_parts, parts / inputs)
         seen = self._observation(settled)
         weights = self.rule(seen)
         self.state.weights.copy_(torch.tensor([weights.quality, weights.cost]))
-        self._move(weights.quality * seen.quality_gradient + weights.cost * seen.cost_gradient, learning_rate)
-        self._be_cautious(weights, learning_rate)
-        noise = ((gradients - 2 * half) / max(sampled, 1)).norm(dim=1).tolist()
+        direction = weights.quality * seen.quality_gradient + weights.cost * seen.cost_gradient
+        self._move(direction / max(weights.quality + weights.cost, 1e-8), learning_rate)
+        self._be_cautious(weights, learning_rate, settled)
         return {
             "weight_quality": weights.quality,
             "weight_cost": weights.cost,
             "violation": seen.quality_violation,
             "gradient_quality": float(seen.quality_gradient.norm()),
             "gradient_cost": float(seen.cost_gradient.norm()),
-            "noise_quality": noise[0],
-            "noise_cost": noise[1],
+            "noise_quality": float((noise[0] + noise[2]).norm()),
+            "noise_cost": float(noise[1].norm()),
             "caution": float(self.state.caution.sum(0).mean()),
         }
 
     def _sizes(self) -> list[int]:
         """Of the parts of `Evidence.totals` after the scalars."""
-        costs, features = self.state.expected_average.numel() - 1, self.state.feature_sum.numel()
-        return [costs, costs, 2 * self.flat.numel(), 2 * self.flat.numel(), features, features]
+        state = self.state
+        costs, features, gradients = state.mean_costs.size(1), state.feature_sum.numel(), 3 * self.flat.numel()
+        effects = [state.effect_products.numel(), state.effect_losses.numel(), state.mean_parts.numel()]
+        return [costs, costs, *effects, gradients, gradients, features, features]
 
     def _split(self, totals: Tensor) -> tuple[Tensor, ...]:
-        cost, expected, gradients, half, *features = totals.split(self._sizes())
+        cost, expected, products, losses, parts, gradients, half, *features = totals.split(self._sizes())
         features = [each.view(self.state.feature_sum.shape) for each in features]
-        return cost, expected, gradients.view(2, -1), half.view(2, -1), *features
+        products, parts = products.view_as(self.state.effect_products), parts.view_as(self.state.mean_parts)
+        return cost, expected, products, losses, parts, gradients.view(3, -1), half.view(3, -1), *features
+
+    def _remember(self, products: Tensor, losses: Tensor) -> None:
+        self.state.effect_products.mul_(EFFECT_DECAY).add_(products)
+        self.state.effect_losses.mul_(EFFECT_DECAY).add_(losses)
 
     def _gather_statistics(self, inputs: float, feature_sum: Tensor, feature_square_sum: Tensor) -> None:
         state, policy = self.state, self.policy
@@ -249,25 +297,24 @@ class PolicyLearner:
             policy.feature_std.copy_(variance.clamp(min=1e-8).sqrt())
             self.standardized = True
 
-    def _average(self, kind: int, average: Tensor, value: Tensor) -> None:
+    def _average(self, kind: int, average: Tensor, value: Tensor, decay: float = AVERAGE_DECAY) -> None:
         """Move one of the averages; what an update did not measure stays where it was."""
-        average.lerp_(value.to(average), 1 - AVERAGE_DECAY)
-        weight = self.state.average_weight[kind]
-        weight.lerp_(torch.ones_like(weight), 1 - AVERAGE_DECAY)
+        average.lerp_(value.to(average), 1 - decay)
+        weight = self.state.mean_weights[kind]
+        weight.lerp_(torch.ones_like(weight), 1 - decay)
 
     def _observation(self, settled: float) -> Observation:
         state = self.state
-        weight = state.average_weight.clamp(min=1 - AVERAGE_DECAY)  # the averages started at zero
-        quality_gradient, cost_gradient = state.gradient_average / weight[0]
-        violation, quality = (state.constraint_average[:2] / weight[1:]).tolist()
-        cost = (state.constraint_average[2:] / weight[2]).double().cpu()
-        *_, expected_weight = state.expected_average.tolist()
-        expected = state.expected_average[:-1].double().cpu()
-        if expected_weight > 0:
-            cost = settled * cost + (1 - settled) * expected / expected_weight
+        weight = state.mean_weights.clamp(min=1 - AVERAGE_DECAY)  # the averages started at zero
+        known, cost_gradient, told = state.mean_gradients / weight[[0, 0, 1]].unsqueeze(1)
+        violation, quality = (state.mean_losses / weight[2:4]).tolist()
+        greedy, expected = (state.mean_costs / weight[4]).double().cpu()
+        cost = settled * greedy + (1 - settled) * expected
         state.best_quality.clamp_(max=quality)
         best, caution = float(state.best_quality), state.caution.reshape(2, -1)[0].cpu().clone()
-        return Observation(quality_gradient, cost_gradient, violation, quality, best, cost, caution)
+        effects, parts = state.effects(self.policy.space), (state.mean_parts / weight[5]).cpu()
+        gradients = known + told, cost_gradient
+        return Observation(*gradients, violation, quality, best, cost, caution, effects, parts)
 
     @torch.no_grad()
     def _move(self, direction: Tensor, learning_rate: float) -> None:
@@ -281,12 +328,13 @@ class PolicyLearner:
             start += parameter.numel()
 
     @torch.no_grad()
-    def _be_cautious(self, weights: Weights, learning_rate: float) -> None:
+    def _be_cautious(self, weights: Weights, learning_rate: float, settled: float) -> None:
         """Move what all decisions to keep have in common towards the constraint, or as far as it leaves room.
 
         A proportional-integral controller: what is asked for adds up; and too little caution is answered at once with
         more, which is taken back when it is no longer asked for. Room to skip is only used while the policy still
-        learns which decisions to skip.
+        learns which decisions to skip; and a single budget is not pressed for before its price has had the time to fill
+        it.
         """
         if self.base_rate == 0:  # the policy is to stay as it is
             return
@@ -295,6 +343,8 @@ class PolicyLearner:
         violation, remedy = (torch.as_tensor(each).to(before).view(-1) for each in (weights.violation, weights.remedy))
         room = (violation < 0) & (remedy > 0)
         rate = torch.full_like(violation, self.base_rate).masked_fill(room, learning_rate)
+        if self.policy.dial is None:
+            rate = torch.where(remedy < 0, settled * rate, rate)
         lasting += (CAUTION_PACE * rate * violation * remedy).to(lasting)
         at_once.copy_(CAUTION_AT_ONCE * violation.clamp(min=0) * remedy.clamp(min=0))
         change = ((lasting + at_once).double() - before).to(lasting)

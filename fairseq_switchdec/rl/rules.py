@@ -1,7 +1,8 @@
 """The weight rules of the constrained step (paper, section 3.3, Eq. 6 and 7).
 
 Every rule gives the weights of one step e = w_q * g_q + w_c * g_c, descended: theta <- theta - gamma * e, where g_q is
-the gradient of the expected quality loss and g_c that of the expected cost. Quality is a loss: lower is better.
+the gradient of the expected quality loss and g_c that of the expected cost. Quality is a loss: lower is better. Adam is
+given e / (w_q + w_c): what it takes for rounding then does not depend on what a nat weighs.
 
 | rule      | what it is for                           | weights                                       |
 |-----------|------------------------------------------|-----------------------------------------------|
@@ -15,8 +16,9 @@ gradients are noisy, and the greedy path is a step function of theta, so that a 
 flip at once. `quality` and `budget` therefore meet theirs by *caution*, one number that
 `fairseq_switchdec.rl.PolicyLearner` adds to the logits of all decisions to keep: the one direction of theta that surely
 leads there, followed as far as the constraint is from being met ("to satisfy the constraint as soon as possible",
-section 3.3). The gradients tell the decisions apart, and the price of quality follows the caution that is needed.
-With a dial, every budget that can be asked for has a caution and a price of its own.
+section 3.3). The gradients tell the decisions apart, and the price of quality follows the caution that is needed:
+from 1 or, of a single budget, from half of the one at which what is known of the decisions would use it up
+(`fairseq_switchdec.rl.effects`). With a dial, every budget that can be asked for has a caution and a price of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import torch
 from torch import Tensor
 
 from ..dial import Dial
+from .effects import filling_price
 
 RULES = ("quality", "budget", "eq7", "fixed")
 
@@ -35,6 +38,9 @@ RULES = ("quality", "budget", "eq7", "fixed")
 MAX_MULTIPLIER = 20.0
 #: What a nat a token weighs while there is no caution, where all of the computation weighs 1.
 PRICE = 1.0
+#: Of the price at which what is known would just use up a budget: the decisions that this takes are then worth it
+#: clearly, not barely, and found sooner.
+MARGIN = 0.5
 #: Negative caution lowers the price by this share of what positive caution raises it by, on a logarithmic scale.
 FALL = 0.25
 #: The price rises or falls by at most this power of e.
@@ -81,6 +87,8 @@ class Observation:
             of a dial, (K,), what it would be if all inputs were asked for each knot.
         caution: logits by which all updates so far have raised every decision to keep, without what was given at once:
             (1,), or (C,) by the dial's column.
+        effects: float64 (D,), what each decision is known to lose, `effects.fit`.
+        parts: float64 (7, 1 + num_sublayers), what the cost adds up from, `cost.parts_of_cost`.
     """
 
     quality_gradient: Tensor
@@ -90,6 +98,8 @@ class Observation:
     best_quality: float
     cost: Tensor
     caution: Tensor
+    effects: Tensor
+    parts: Tensor
 
 
 def price(caution: Tensor) -> Tensor:
@@ -142,21 +152,23 @@ class BudgetRule:
 
     def __call__(self, seen: Observation) -> Weights:
         violation = (float(seen.cost) - self.budget) / BUDGET_ALLOWANCE
-        return Weights(float(price(seen.caution)), 1.0, min(max(violation, -1.0), 1.0), remedy=-1)
+        known = MARGIN * filling_price(seen.effects, seen.parts, torch.tensor([self.budget], dtype=torch.float64))
+        return Weights(float(known * price(seen.caution)), 1.0, min(max(violation, -1.0), 1.0), remedy=-1)
 
 
 @dataclass(frozen=True)
 class DialRule:
     """Rule `budget` for every knot of a dial at once and, where it has that, rule `quality` for `AUTO`.
 
-    What an input's quality gradient weighs, the `price` of what it was asked for, is in the gradient already.
+    What an input's quality gradient weighs, the price of what it was asked for, is in the gradient already.
     """
 
     dial: Dial
     quality: QualityRule
 
     def __call__(self, seen: Observation) -> Weights:
-        violation = ((seen.cost.double() - self.dial.knots.double()) / BUDGET_ALLOWANCE).clamp(-1, 1)
+        knots = self.dial.knots.double()
+        violation = ((seen.cost.double() - knots) / BUDGET_ALLOWANCE).clamp(-1, 1)
         remedy = torch.full_like(violation, -1)
         if self.dial.auto:
             violation = torch.cat([violation, violation.new_tensor([self.quality.violation(seen)])])

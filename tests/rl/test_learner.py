@@ -14,8 +14,18 @@ from torch.nn.utils import parameters_to_vector
 from torch.testing import assert_close
 
 from fairseq_switchdec.decisions import DecisionSpace
+from fairseq_switchdec.dial import Dial
 from fairseq_switchdec.policy import SwitchPolicy
-from fairseq_switchdec.rl import Evidence, FixedRule, LearnerState, Observation, PolicyLearner, QualityRule, Weights
+from fairseq_switchdec.rl import (
+    Evidence,
+    FixedRule,
+    LearnerState,
+    Observation,
+    PolicyLearner,
+    QualityRule,
+    Weights,
+    num_effects,
+)
 from fairseq_switchdec.rl.learner import CAUTION_AT_ONCE, CAUTION_PACE, SCALARS
 
 DIM = 4
@@ -32,9 +42,10 @@ class Setup:
         statistics: int = 0,
         per_layer: bool = False,
         base_rate: float = 1e-2,
+        dial: Dial | None = None,
     ):
         torch.manual_seed(5)
-        self.policy = SwitchPolicy(SPACE, DIM, 6, per_layer)
+        self.policy = SwitchPolicy(SPACE, DIM, 6, per_layer, dial)
         self.state = LearnerState(self.policy)
         self.seen: list[Observation] = []
 
@@ -55,7 +66,7 @@ class Setup:
         return {name: value.clone() for name, value in model.state_dict().items()}
 
     def evidence(self, seed: int, inputs: int = 8) -> list[Evidence]:
-        """One input's evidence each; every 4th is compared, the others are sampled."""
+        """One input's evidence each; every 4th is compared, of the others one runs its greedy path."""
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*size: int) -> Tensor:
@@ -63,24 +74,29 @@ class Setup:
 
         return [
             Evidence(
-                gradients=draw(2, self.theta.numel()) * (index % 4 > 0),
-                half=torch.zeros(2, self.theta.numel()),
-                sampled=int(index % 4 > 0),
+                gradients=(gradients := draw(3, self.theta.numel()) * torch.tensor([[index % 4 > 0]] * 2 + [[tried]])),
+                half=gradients * (index % 2),
+                decided=int(index % 4 > 0),
+                sampled=int(tried),
+                surveyed=0,
                 violation=float(draw()) * (index % 4 == 0),
                 compared=int(index % 4 == 0),
                 quality=float(draw().abs()),
-                cost=draw(1).sigmoid(),
-                expected_cost=draw(1).sigmoid(),
+                cost=draw(self.state.mean_costs.size(1)).sigmoid(),
+                expected_cost=draw(self.state.mean_costs.size(1)).sigmoid(),
+                products=(decisions := draw(num_effects(SPACE)).double() * tried).outer(decisions),
+                losses=decisions * float(draw()),
+                parts=draw(7, 1 + SPACE.num_sublayers).double(),
                 inputs=1,
                 features=draw(1, len(self.policy.stages), DIM) * 2 + 3,
             )
-            for index in range(inputs)
+            for index, tried in enumerate([each % 4 > 0 and each != 1 for each in range(inputs)])
         ]
 
 
 def merge(parts: Sequence[Evidence]) -> Evidence:
     """The evidence of a batch made of these."""
-    names = ("gradients", "half", "cost", "expected_cost", *SCALARS)
+    names = ("gradients", "half", "cost", "expected_cost", "products", "losses", "parts", *SCALARS)
     sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
     return Evidence(**sums, features=torch.cat([part.features for part in parts]))
 
@@ -149,12 +165,12 @@ def test_the_order_of_addition_leaves_no_trace() -> None:
     """A gradient beside others a million times as large that cancel: float32 sums would lose its digits."""
     forth, back = Setup(), Setup()
     evidence = forth.evidence(1, inputs=4)
-    large = evidence[0].gradients + 1e6
-    parts = [replace(evidence[1], gradients=large), evidence[2], replace(evidence[3], gradients=-large)]
+    large = evidence[2].gradients + 1e6
+    parts = [replace(evidence[2], gradients=large), evidence[2], replace(evidence[3], gradients=-large)]
     update(forth, *parts)
     update(back, *reversed(parts))
     assert_same(forth.everything, back.everything, rtol=1e-6, atol=1e-12)
-    assert_close(forth.state.gradient_average / 0.1, evidence[2].gradients / 3, rtol=1e-5, atol=1e-9)
+    assert_close(forth.state.mean_gradients / 0.1, evidence[2].gradients / 3, rtol=1e-5, atol=1e-9)
 
 
 def test_a_trained_policy_keeps_its_statistics() -> None:
@@ -182,7 +198,7 @@ def test_statistics_standardize_the_features_before_anything_is_learned(per_laye
     everything = torch.cat(features)
     assert_close(setup.policy.feature_mean, everything.mean(0))
     assert_close(setup.policy.feature_std, everything.std(0, unbiased=False))
-    assert torch.equal(setup.theta, new) and not setup.seen and not setup.state.average_weight.any()
+    assert torch.equal(setup.theta, new) and not setup.seen and not setup.state.mean_weights.any()
     standardized = (everything - setup.policy.feature_mean) / setup.policy.feature_std
     assert_close(standardized.mean(0), torch.zeros_like(setup.policy.feature_mean), rtol=0, atol=1e-5)
     mean = setup.policy.feature_mean.clone()
@@ -201,20 +217,21 @@ def test_a_constant_feature_does_not_divide_by_zero() -> None:
 
 @pytest.mark.parametrize("settled", [0.0, 0.3, 1.0])
 def test_averages_by_hand(settled: float) -> None:
-    """Bias-corrected averages over updates with decay .9: weights .1 x .9^age, divided by their sum."""
+    """Bias-corrected averages over updates: weights .1 x .9^age, of costs .5 x .5^age, divided by their sum."""
     setup = Setup()
     updates = [merge(setup.evidence(seed)) for seed in range(4)]
     best = float("inf")
     for count in range(1, 5):
         logged = update(setup, updates[count - 1], settled=settled)
-        weights = torch.tensor([0.9**age for age in range(count)][::-1])
-        weights = weights / weights.sum()
 
-        def average(values: list[Tensor], weights: Tensor = weights) -> Tensor:
-            return sum(weight * value for weight, value in zip(weights, values))  # type: ignore[return-value]
+        def average(values: list[Tensor], decay: float = 0.9) -> Tensor:
+            weights = torch.tensor([decay**age for age in range(len(values))][::-1])
+            return sum(weight * value for weight, value in zip(weights / weights.sum(), values))  # type: ignore[return-value]
 
         so_far, seen = updates[:count], setup.seen[-1]
-        quality_gradient, cost_gradient = average([one.gradients / one.sampled for one in so_far])
+        known, cost_gradient = average([one.gradients[:2] / one.decided for one in so_far])
+        told = average([one.gradients[2] / one.sampled for one in so_far])
+        quality_gradient = known + told
         assert_close(seen.quality_gradient, quality_gradient)
         assert_close(seen.cost_gradient, cost_gradient)
         violation = float(average([torch.tensor(one.violation / one.compared) for one in so_far]))
@@ -223,15 +240,17 @@ def test_averages_by_hand(settled: float) -> None:
         assert seen.quality_violation == pytest.approx(violation, rel=1e-5)
         assert seen.quality == pytest.approx(quality, rel=1e-5)
         assert seen.best_quality == pytest.approx(best, rel=1e-5)
-        greedy_cost = float(average([one.cost / one.inputs for one in so_far]))
-        expected_cost = float(average([one.expected_cost / one.inputs for one in so_far]))
+        greedy_cost = float(average([one.cost / one.inputs for one in so_far], 0.5))
+        expected_cost = float(average([one.expected_cost / one.inputs for one in so_far], 0.5))
+        assert_close(seen.parts, average([one.parts / one.inputs for one in so_far]))
+        assert torch.equal(seen.effects, setup.state.effects(SPACE)) and seen.effects.any()
         assert float(seen.cost) == pytest.approx(settled * greedy_cost + (1 - settled) * expected_cost, rel=1e-5)
         assert logged["violation"] == seen.quality_violation
         assert logged["gradient_quality"] == pytest.approx(float(quality_gradient.norm()), rel=1e-5)
         assert logged["gradient_cost"] == pytest.approx(float(cost_gradient.norm()), rel=1e-5)
 
 
-@pytest.mark.parametrize("missing", ["compared", "sampled"])
+@pytest.mark.parametrize("missing", ["compared", "decided", "sampled"])
 def test_an_update_that_measured_no_constraint_or_gradient_says_nothing_about_it(missing: str) -> None:
     """With few inputs an update, none may have run the keep-all path: then q - c is unknown, not 0."""
     setup = Setup()
@@ -242,57 +261,79 @@ def test_an_update_that_measured_no_constraint_or_gradient_says_nothing_about_it
     first, second = setup.seen
     if missing == "compared":
         assert second.quality_violation == pytest.approx(first.quality_violation, rel=1e-5)
-    else:
+    if missing == "decided":
         assert_close(second.quality_gradient, first.quality_gradient)
+        assert_close(second.cost_gradient, first.cost_gradient)
+    if missing == "sampled":
+        told = chosen[0].gradients[2] / chosen[0].sampled
+        assert_close(setup.state.mean_gradients[2] / setup.state.mean_weights[1], told)
+        assert torch.equal(second.effects, first.effects), "and what is known does not fade"
+        assert not torch.equal(second.cost_gradient, first.cost_gradient)
 
 
-def test_a_checkpoint_from_before_costs_were_expected_goes_on_with_what_is_measured_now() -> None:
-    setup = Setup()
-    update(setup, merge(setup.evidence(0)))
-    setup.state.expected_average.zero_()
-    evidence = merge(setup.evidence(1))
-    update(setup, evidence, settled=0.0)
-    assert float(setup.seen[-1].cost) == pytest.approx(float(evidence.expected_cost) / evidence.inputs, rel=1e-5)
+def test_tries_are_remembered_from_the_first_update_on_and_fade() -> None:
+    """Also while the features are standardized and the policy stands still; not in updates that tried nothing."""
+    setup = Setup(statistics=20)
+    parts = [merge(setup.evidence(seed)) for seed in range(4)]
+    for part in parts:
+        update(setup, part)
+        nothing = dict(sampled=0, products=0 * part.products, losses=0 * part.losses)
+        update(setup, replace(part, **nothing))
+    update(setup, replace(parts[0], sampled=0, surveyed=8, products=0 * part.products, losses=0 * part.losses))
+    assert setup.state.surveyed == 8
+    fading = [0.98**age for age in (4, 3, 2, 1)]
+    assert_close(setup.state.effect_products, sum(weight * part.products for weight, part in zip(fading, parts)))
+    assert_close(setup.state.effect_losses, sum(weight * part.losses for weight, part in zip(fading, parts)))
 
 
 def test_noise_is_how_far_the_halves_of_an_update_disagree() -> None:
-    """Of 400 inputs whose gradients are drawn, the standard error of their mean."""
-    setup, spread = Setup(), torch.tensor([[2.0], [0.5]])
+    """Of 400 inputs whose gradients are drawn, the standard error of their mean. Of quality it is that of a sum: what
+    was known of all of them, and what the 100 tell that tried something.
+    """
+    setup, spread = Setup(), torch.tensor([[2.0], [0.5], [1.5]])
     parameters = setup.theta.numel()
-    each = 3.0 + spread * torch.randn(400, 2, parameters, generator=torch.Generator().manual_seed(1))
-    evidence = replace(merge(setup.evidence(0)), gradients=each.sum(0), half=each[::2].sum(0), sampled=400)
+    each = 3.0 + spread * torch.randn(400, 3, parameters, generator=torch.Generator().manual_seed(1))
+    each[100:, 2] = 0.0
+    sums = dict(gradients=each.sum(0), half=each[::2].sum(0), decided=400, sampled=100)
+    evidence = replace(merge(setup.evidence(0)), **sums)
     logged = update(setup, evidence)
-    for name, deviation in zip(("quality", "cost"), spread.flatten().tolist()):
-        assert logged[f"noise_{name}"] == pytest.approx(deviation * (parameters / 400) ** 0.5, rel=0.15)
-    assert logged["gradient_quality"] == pytest.approx(3 * parameters**0.5, rel=0.05)
+    variances = {"quality": 2.0**2 / 400 + 1.5**2 / 100, "cost": 0.5**2 / 400}
+    for name, variance in variances.items():
+        assert logged[f"noise_{name}"] == pytest.approx((parameters * variance) ** 0.5, rel=0.1)
+    assert logged["gradient_quality"] == pytest.approx(6 * parameters**0.5, rel=0.05)
 
 
 def test_a_new_training_forgets() -> None:
     setup = Setup()
     clean = copy.deepcopy(setup.state.state_dict())
     update(setup, merge(setup.evidence(0)))
-    assert setup.state.expected_average.any() and setup.state.constraint_average.any()
+    setup.state.surveyed += 48
+    assert setup.state.mean_costs.any() and setup.state.mean_losses.any() and setup.state.effect_products.any()
     setup.state.restart()
     assert_same(clean, setup.state.state_dict(), rtol=0, atol=0)
 
 
 def test_the_first_step_is_adams() -> None:
-    """A descent: the first Adam step moves every parameter by the learning rate against the sign of e."""
+    """A descent: the first Adam step moves every parameter by the learning rate against the sign of e,
+    where e is more than rounding.
+    """
     setup = Setup(rule=FixedRule(0.5))
     before = setup.theta
     evidence = merge(setup.evidence(0))
     update(setup, evidence, learning_rate=1e-3)
-    direction = (evidence.gradients[0] + 0.5 * evidence.gradients[1]) / evidence.sampled
-    assert_close(setup.theta, before - 1e-3 * direction.sign(), rtol=1e-5, atol=1e-6)
+    known, by_cost = evidence.gradients[:2] / evidence.decided
+    direction = known + evidence.gradients[2] / evidence.sampled + 0.5 * by_cost
+    direction /= 1 + 0.5
+    assert_close(setup.theta, before - 1e-3 * direction / (direction.abs() + 1e-4), rtol=1e-5, atol=1e-6)
 
 
 def test_steps_equal_torchs_adam() -> None:
     setup = Setup(rule=FixedRule(0.5))
     reference = setup.theta.requires_grad_()
-    adam = torch.optim.Adam([reference], lr=1e-2, betas=(0.9, 0.98))
+    adam = torch.optim.Adam([reference], lr=1e-2, betas=(0.9, 0.98), eps=1e-4)
     for seed in range(5):
         update(setup, merge(setup.evidence(seed)))
-        reference.grad = setup.seen[-1].quality_gradient + 0.5 * setup.seen[-1].cost_gradient
+        reference.grad = (setup.seen[-1].quality_gradient + 0.5 * setup.seen[-1].cost_gradient) / 1.5
         adam.step()
         assert_close(setup.theta, reference.detach())
 
@@ -304,9 +345,10 @@ def biases(setup: Setup) -> Tensor:
 
 @pytest.mark.parametrize("per_layer", [False, True])
 @pytest.mark.parametrize("remedy", [1, -1, 0])
-def test_caution_by_hand(remedy: int, per_layer: bool) -> None:
+@pytest.mark.parametrize("settled", [1.0, 0.25])
+def test_caution_by_hand(remedy: int, per_layer: bool, settled: float) -> None:
     """What is asked for adds up: at the base rate, but room to skip more at today's. Caution is also given at once, and
-    then taken back; boldness is not.
+    then taken back; boldness is not, and grows as training settles.
     """
     violations = [1.0, 2.0, -1.0, -0.5, 0.0, 0.25]
     violated = CAUTION_PACE * 0.02
@@ -316,13 +358,27 @@ def test_caution_by_hand(remedy: int, per_layer: bool) -> None:
     setup = Setup(lambda seen: Weights(0.0, 0.0, next(asked), remedy), per_layer=per_layer, base_rate=0.02)
     start, before, lasting = setup.theta, biases(setup), 0.0
     for seed, (violation, step) in enumerate(zip(violations, steps)):
-        logged = update(setup, merge(setup.evidence(seed)), learning_rate=1e-3)
-        lasting += remedy * step
+        logged = update(setup, merge(setup.evidence(seed)), learning_rate=1e-3, settled=settled)
+        lasting += remedy * step * (settled if remedy == -1 else 1.0)
         at_once = CAUTION_AT_ONCE * max(violation, 0.0) if remedy == 1 else 0.0
         assert logged["caution"] == pytest.approx(lasting + at_once, abs=1e-6)
         assert_close(biases(setup), before + lasting + at_once)
     assert len(before) == SPACE.num_sublayers + 1
     assert int((setup.theta != start).sum()) == (len(before) if remedy else 0), "and nothing else moves"
+
+
+def test_a_dials_cautions_all_keep_their_pace_from_the_first_update_on() -> None:
+    """By column; a single budget's waits for its price."""
+    dial, progress = Dial(0.5, 0.6, auto=True), 0.25
+    violation, remedy = torch.tensor([1.0, -0.5, 0.0, 2.0]), torch.tensor([-1, -1, -1, 1])
+    setup = Setup(lambda seen: Weights(1.0, 1.0, violation, remedy), base_rate=0.02, dial=dial)
+    assert len(violation) == dial.size
+    update(setup, merge(setup.evidence(0)), settled=progress)
+    assert_close(setup.state.caution[0], CAUTION_PACE * 0.02 * violation * remedy)
+    assert_close(setup.state.caution[1], CAUTION_AT_ONCE * torch.tensor([0.0, 0.0, 0.0, 2.0]))
+    single = Setup(lambda seen: Weights(1.0, 1.0, 1.0, -1), base_rate=0.02)
+    update(single, merge(single.evidence(0)), settled=progress)
+    assert float(single.state.caution[0]) == pytest.approx(-progress * CAUTION_PACE * 0.02)
 
 
 def test_caution_makes_every_decision_to_keep_likelier() -> None:

@@ -10,7 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from fairseq_switchdec.rl import BudgetRule, Eq7Rule, FixedRule, Observation, QualityRule
-from fairseq_switchdec.rl.rules import MAX_MULTIPLIER, PRICE, barrier_multiplier
+from fairseq_switchdec.rl.effects import EXTREME_PRICE
+from fairseq_switchdec.rl.rules import MARGIN, MAX_MULTIPLIER, PRICE, barrier_multiplier
 
 
 def observation(**changes: Any) -> Observation:
@@ -23,6 +24,8 @@ def observation(**changes: Any) -> Observation:
         best_quality=2.0,
         cost=torch.tensor([0.7]),
         caution=torch.zeros(1),
+        effects=torch.zeros(12, dtype=torch.float64),
+        parts=torch.zeros(7, 6, dtype=torch.float64),
     )
     return Observation(**{**values, **changes})
 
@@ -44,10 +47,22 @@ def test_quality_rule_measures_the_violation_in_units_of_its_slack(
     "caution, factor",
     [(-50.0, math.e**-5), (-3.0, math.e**-0.75), (0.0, 1.0), (1.0, math.e), (5.0, math.e**5), (50.0, math.e**5)],
 )
-@pytest.mark.parametrize("rule", [QualityRule(), BudgetRule(0.7)])
-def test_the_price_follows_caution(rule: QualityRule | BudgetRule, caution: float, factor: float) -> None:
+@pytest.mark.parametrize("rule, price", [(QualityRule(), PRICE), (BudgetRule(0.7), MARGIN)])
+def test_the_price_follows_caution(rule: QualityRule | BudgetRule, price: float, caution: float, factor: float) -> None:
     weights = rule(observation(caution=torch.tensor([caution])))
-    assert (weights.quality, weights.cost) == (pytest.approx(PRICE * factor), 1.0)
+    assert (weights.quality, weights.cost) == (pytest.approx(price * factor), 1.0)
+
+
+@pytest.mark.parametrize("caution", [0.0, 1.0])
+def test_the_price_of_a_budget_is_half_of_where_what_is_known_fills_it(caution: float) -> None:
+    """Three sublayers save .1 each and lose .1, .2 and .4 nats: for .9 one must go, for .8 two, for .75 all three."""
+    effects, parts = torch.zeros(12, dtype=torch.float64), torch.zeros(7, 6, dtype=torch.float64)
+    effects[1:4], parts[:, 0], parts[:, 2:5] = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64), 0.7, 0.1
+    seen = observation(effects=effects, parts=parts, caution=torch.tensor([caution]))
+    for budget, highest in ((0.9001, 1.0), (0.8001, 0.5), (0.75, 0.25), (0.5, 1 / EXTREME_PRICE), (1.0, EXTREME_PRICE)):
+        found = BudgetRule(budget)(seen).quality / math.exp(caution) / MARGIN
+        assert found == pytest.approx(highest, rel=0.02) and found <= highest * (1 + 1e-9)
+    assert QualityRule()(seen).quality == pytest.approx(math.exp(caution))
 
 
 def test_a_slack_of_zero_still_has_a_unit() -> None:
@@ -58,7 +73,7 @@ def test_a_slack_of_zero_still_has_a_unit() -> None:
 @pytest.mark.parametrize("cost, violation", [(0.7, 0), (0.75, 1), (0.72, 0.4), (1.0, 1), (0.66, -0.8), (0.1, -1)])
 def test_budget_rule_measures_the_distance_from_its_budget(cost: float, violation: float) -> None:
     weights = BudgetRule(0.7)(observation(cost=torch.tensor([cost], dtype=torch.double)))
-    assert weights == (PRICE, 1.0, pytest.approx(violation), -1), "and keeping less remedies it"
+    assert weights == (MARGIN, 1.0, pytest.approx(violation), -1), "and keeping less remedies it"
 
 
 @pytest.mark.parametrize(
