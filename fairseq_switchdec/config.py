@@ -68,7 +68,7 @@ class LearningOptions(FairseqDataclass):
         "auto",
         "path that is tried for an input in training: local (its greedy path with one decision changed), pooled (the "
         "same, beside what all tries found together), score-function (all decisions sampled, as in the paper), auto "
-        "(pooled for rule budget, local for rule quality and ranges of budgets, else score-function)",
+        "(pooled for rules quality and budget, local for ranges of budgets, else score-function)",
     )
     policy_total_updates: int = option(
         0,
@@ -346,9 +346,9 @@ def estimator(options: LearningOptions) -> str:
     """What ``--policy-estimator`` means: the rules that are printed in the paper keep its estimator."""
     if options.policy_estimator != "auto":
         return options.policy_estimator
-    if options.policy_rule == "budget" and build_dial(options) is None:
-        return "pooled"
-    return "local" if options.policy_rule in ("quality", "budget") else "score-function"
+    if options.policy_rule not in ("quality", "budget"):
+        return "score-function"
+    return "pooled" if build_dial(options) is None else "local"
 
 
 def check_learning_options(options: LearningOptions) -> None:

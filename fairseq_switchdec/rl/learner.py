@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 AVERAGE_DECAY, COST_DECAY, EFFECT_DECAY = 0.9, 0.5, 0.98
 AVERAGES = ("mean_gradients", "mean_losses", "mean_costs", "mean_parts", "mean_weights")
 #: An element of the gradient that is rounding alone must not be scaled up to a whole step.
-ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-4
+ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-5
 #: How fast caution moves, in logits an update, as a multiple of the policy's learning rate; and how far at once.
 CAUTION_PACE, CAUTION_AT_ONCE = 25.0, 1.0
 

@@ -114,9 +114,7 @@ def test_evidence_by_hand(
     # What was tried: one decision of the paths printed in the paper, or all of them.
     assert sampled.features is not None
     distribution = policy(sampled.features)
-    automatic = {None: "local", "quality": "local", "budget": "pooled"}.get(
-        options.get("policy_rule"), "score-function"
-    )
+    automatic = "score-function" if options.get("policy_rule") in ("fixed", "eq7") else "pooled"
     estimator = automatic if named == "auto" else named
     deviating = uniforms[:, 2] >= UPDATE / 90
     exploration = {

@@ -153,9 +153,7 @@ def learn(rule: Callable[[Observation], Weights], seed: int, dial: Dial | None =
         ids = torch.arange(update * INPUTS, (update + 1) * INPUTS)
         uniforms = input_uniforms(seed, update, ids, SPACE.num_sublayers + 3)
         progress = min(1.0, update / (0.9 * UPDATES))
-        learner.accumulate(
-            evidence(policy, learner.state, types, features, uniforms, progress, isinstance(rule, BudgetRule))
-        )
+        learner.accumulate(evidence(policy, learner.state, types, features, uniforms, progress))
         learner.step(LEARNING_RATE * (1 - progress), progress)
     return policy
 
@@ -173,13 +171,12 @@ def evidence(
     features: Tensor,
     uniforms: Tensor,
     progress: float,
-    pool: bool,
 ) -> Evidence:
     """What the criterion gathers, with losses from the tables."""
     keep_all, dial = uniforms[:, -2] < KEEP_ALL_SHARE, policy.dial
     budgets = None if dial is None else dial.draw(uniforms[:, -1], keep_all)
     distribution = policy(features, budgets)
-    estimator, deviating = (PooledDeviation, uniforms[:, 2] >= progress) if pool else (OneDeviation, None)
+    estimator, deviating = (PooledDeviation, uniforms[:, 2] >= progress) if dial is None else (OneDeviation, None)
     exploration = estimator(uniforms[:, :-2], keep_all, FLOOR, SPACE, policy.stages, budgets, deviating)
     chosen = exploration(distribution, policy.stages[0])
     sampled, greedy = (SPACE.decisions(*choice) for choice in (chosen, distribution.greedy()))
