@@ -296,10 +296,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         parts = torch.zeros_like(model.learner_state.mean_parts, device="cpu")
         if isinstance(self.rule, BudgetRule):
             parts = parts_of_cost(prices, policy.space, lengths, policy.flops()).sum(0)
-        skipped = (skips(policy.space, sampled.decisions) - skips(policy.space, greedy.decisions)) * explored.unsqueeze(
-            1
-        )
-        worse = tries.advantages[:, 0].cpu().double()
+        chosen, reference = (skips(policy.space, path.decisions) for path in (sampled, greedy))
+        skipped, worse = (chosen - reference) * explored.unsqueeze(1), tries.advantages[:, 0].cpu().double()
         if survey is not None:
             skipped, worse = torch.cat([skipped, survey[0]]), torch.cat([worse, survey[1]])
         return Evidence(
