@@ -22,7 +22,7 @@ import fairseq_switchdec.tasks  # noqa: F401
 from fairseq_switchdec.cost import Geometry, Lengths, cost
 from fairseq_switchdec.decisions import Decisions, DecisionSpace
 from fairseq_switchdec.policy import SwitchPolicy
-from fairseq_switchdec.rl import OneDeviation
+from fairseq_switchdec.rl import SURVEY_INPUTS, PooledDeviation
 
 from .measure import peak_bytes, reset_peak
 from .setup import EOS, SPECIALS, Setup, sources
@@ -66,7 +66,7 @@ def tried_cost(policy: SwitchPolicy, geometry: Geometry, lengths: Lengths, floor
         draws: evenly spaced numbers that the changed decision is drawn by.
     """
     uniforms = ((torch.arange(draws) + 0.5) / draws).unsqueeze(1).expand(-1, 2)
-    explore = OneDeviation(uniforms, torch.zeros(draws, dtype=torch.bool), floor, policy.space, policy.stages)
+    explore = PooledDeviation(uniforms, torch.zeros(draws, dtype=torch.bool), floor, policy.space, policy.stages)
     features = torch.zeros(draws, policy.networks[0][0].in_features)
     tried = policy.decide(0, features, explore, policy.space.keep_all(draws))
     repeated = Lengths(
@@ -153,6 +153,8 @@ class Training:
         """
         if decisions is not None:
             self.criterion.cfg.policy_decisions = decisions
+        if self.ours:  # what a training's first inputs try besides is over after a few updates
+            self.trainer.model.learner_state.surveyed.fill_(SURVEY_INPUTS)
         sample = self.sample(number, batch)
         reset_peak(self.setup.device)
         self.synchronize()

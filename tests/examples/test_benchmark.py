@@ -276,7 +276,7 @@ def test_policy_is_set_to_its_cost(weights: Path) -> None:
     model = training.trainer.model
     assert 0.5 < training.costs["greedy"] <= 0.7
     from fairseq_switchdec.cost import Lengths, cost
-    from fairseq_switchdec.rl import OneDeviation
+    from fairseq_switchdec.rl import SURVEY_INPUTS, PooledDeviation
 
     inputs = 4000
     source = torch.full((inputs,), setup.src_len)
@@ -284,7 +284,7 @@ def test_policy_is_set_to_its_cost(weights: Path) -> None:
     uniforms = torch.rand(inputs, 2, generator=torch.Generator().manual_seed(1))
     floor = training.criterion.cfg.policy_floor
     space, stages = model.encoder.space, model.encoder.policy.stages
-    choose = OneDeviation(uniforms, torch.zeros(inputs, dtype=torch.bool), floor, space, stages)
+    choose = PooledDeviation(uniforms, torch.zeros(inputs, dtype=torch.bool), floor, space, stages)
     keep_all = model.encoder.space.keep_all(inputs)
     sampled = model.encoder.policy.decide(0, torch.randn(inputs, 64), choose, keep_all)
     measured = cost(model.geometry, sampled, lengths, model.encoder.policy.flops())
@@ -292,6 +292,8 @@ def test_policy_is_set_to_its_cost(weights: Path) -> None:
     assert training.costs["tried"] == pytest.approx(float(measured.mean()), abs=4 * error)
     before = model.encoder.policy.sublayer_heads[0].bias.clone()
     assert training.step(0, batch=2, decisions="learned")["seconds"] > 0
+    assert training.step(1, batch=2, decisions="learned")["seconds"] > 0
+    assert float(model.learner_state.surveyed) == SURVEY_INPUTS, "no update tries every strategy"
     torch.testing.assert_close(model.encoder.policy.sublayer_heads[0].bias, before, rtol=0, atol=0)
 
 
