@@ -283,14 +283,8 @@ class LexicoPolicyCriterion(FairseqCriterion):
         else:
             held = knot_costs(policy, prices, lengths, sampled.features)
         bound = sampled.quality * (1 + options.policy_quality_slack) + options.policy_quality_slack_nats
-        # Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
-        ratio = Weights(*model.learner_state.weights.tolist()).ratio
-        advantage = (greedy.quality - sampled.quality + ratio * (greedy_cost - sampled_cost)) * rows
-        log["decided"] = int((~keep_all).sum())
-        log["reward"] = -((sampled.quality + ratio * sampled_cost) * ~full).sum()
-        log["sampled"] = int(explored.sum())
-        log["advantage"] = advantage.sum()
-        log["advantage_square"] = advantage.square().sum()
+        log |= {"decided": int((~keep_all).sum()), "sampled": int(explored.sum())}
+        log |= self.log_reward(model, advantages * rows.unsqueeze(1), sampled.quality, sampled_cost, ~full)
         log |= self.log_budgets(model, sample, greedy, exploration.budgets)
         log["entropy"] = distribution.entropy(policy.space).sum()
         parts = torch.zeros_like(model.learner_state.mean_parts, device="cpu")
@@ -317,6 +311,21 @@ class LexicoPolicyCriterion(FairseqCriterion):
             inputs=len(rows),
             features=sampled.features,
         )
+
+    @staticmethod
+    def log_reward(model: Any, advantages: Tensor, quality: Tensor, cost: Tensor, decided: Tensor) -> dict[str, Any]:
+        """Eq. 4 with the current lambda, and the advantage of the reward over the greedy path's.
+
+        Args:
+            advantages: float32 (B, 2), loss and cost of the paths that were tried minus the greedy ones', else 0.
+            quality: float32 (B,), loss of the paths that ran, nats a token.
+            cost: float32 (B,), theirs.
+            decided: bool (B,), inputs on a path of the policy's.
+        """
+        ratio = Weights(*model.learner_state.weights.tolist()).ratio
+        advantage = -(advantages[:, 0] + ratio * advantages[:, 1])
+        reward = -((quality + ratio * cost) * decided).sum()
+        return {"reward": reward, "advantage": advantage.sum(), "advantage_square": advantage.square().sum()}
 
     def policy_step(self, model: Any, update_num: int) -> None:
         """theta <- theta - gamma e (Eq. 6), at the end of an update; every rank calls."""

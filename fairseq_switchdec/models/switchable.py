@@ -206,7 +206,7 @@ class SwitchableModel(PackableModel):
 def rescale_moments(state_dict: dict[str, Tensor]) -> None:
     """An older version gave the policy's Adam the sum of both weighted gradients, which now gets their mean."""
     first, second, weights = (f"learner_state.{name}" for name in ("exp_avg", "exp_avg_sq", "weights"))
-    if first not in state_dict or "learner_state.mean_gradients" in state_dict:
+    if not {first, second, weights} <= state_dict.keys() or "learner_state.mean_gradients" in state_dict:
         return
     total = state_dict[weights].sum().clamp(min=1e-8)
     state_dict[first], state_dict[second] = state_dict[first] / total, state_dict[second] / total**2

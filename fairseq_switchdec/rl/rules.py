@@ -160,15 +160,14 @@ class BudgetRule:
 class DialRule:
     """Rule `budget` for every knot of a dial at once and, where it has that, rule `quality` for `AUTO`.
 
-    What an input's quality gradient weighs, the price of what it was asked for, is in the gradient already.
+    What an input's quality gradient weighs, the `price` of what it was asked for, is in the gradient already.
     """
 
     dial: Dial
     quality: QualityRule
 
     def __call__(self, seen: Observation) -> Weights:
-        knots = self.dial.knots.double()
-        violation = ((seen.cost.double() - knots) / BUDGET_ALLOWANCE).clamp(-1, 1)
+        violation = ((seen.cost.double() - self.dial.knots.double()) / BUDGET_ALLOWANCE).clamp(-1, 1)
         remedy = torch.full_like(violation, -1)
         if self.dial.auto:
             violation = torch.cat([violation, violation.new_tensor([self.quality.violation(seen)])])
