@@ -96,7 +96,7 @@ TRAININGS = {
     "per-layer": Training((*WITHIN, "--switch-per-layer")),
     **{f"student {kind}": Training(STUDENT, student=kind) for kind in STUDENTS},
     "distilled": Training((*STUDENT, *DISTILLED), student="even"),
-    "student ours": Training(WITHIN, student="even", pruned=True),
+    "student ours": Training(WITHIN, student="influence", pruned=True),
     "calm": Training((*EARLY_EXIT, "--exit-after", CALM_EXITS)),
     "free": Training((*EARLY_EXIT, "--exit-after", FREE_EXIT)),
 }

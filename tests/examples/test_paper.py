@@ -145,7 +145,7 @@ def test_a_student_that_switches(tmp_path, monkeypatch, capsys, corpus):
     starts = [after for before, after in zip(words, words[1:]) if before == "--finetune-from-model"]
     assert starts[-1] == str(tmp_path / "out/pruned/model/model.pt"), "of a flag given twice, the last counts"
     assert "--prompt-prefix  --prompt-suffix 9 8" in " ".join(words), "an exported folder does not hold them"
-    assert f"--prune {tmp_path}/out/students/even-half.json" in shown and "--cost 0.866 " in shown
+    assert f"--prune {tmp_path}/out/students/influence-half.json" in shown and "--cost 0.866 " in shown
 
 
 def save_model(folder: Path, **options: Any) -> list[str]:
@@ -292,7 +292,7 @@ def test_report(tmp_path, monkeypatch, corpus):
         log = f"num. shared model params: 1,234 (num. trained: 9)\n{records}"
         stages.log(f"train-{training}").write_text(log)
     for file, found in (
-        ("students/even-half.json", {"cost": 0.8}),
+        ("students/influence-half.json", {"cost": 0.8}),
         *((f"thresholds/{name}-1.json", {"threshold": 1, "least_cost": 0.8}) for name in ("CALM-softmax", "FREE")),
         ("thresholds/CALM-state-1.json", {"threshold": 0.95, "least_cost": 0.8, "curve": []}),
         ("speed/seconds.json", {"ours at 1": {"seconds": 1.5, "memory": 900}}),
