@@ -20,10 +20,11 @@ import torch
 from fairseq import checkpoint_utils
 from torch import Tensor
 
-from . import models  # noqa: F401  (registers what a checkpoint names)
+from .compat.user_dir import register_tasks_and_models
 from .errors import UserError
 from .models.bart.plain import drop_duplicates, flat_args, model_name, split_projections
 from .models.hugging_face.exporter import export_folder
+from .models.hugging_face.staging import readable
 from .models.prune import prune
 from .models.switchable import OURS
 
@@ -53,6 +54,7 @@ def export(checkpoint: str, out: str, pruned: str | None = None) -> str:
     Raises:
         UserError: a file cannot be read or written, or holds another model.
     """
+    register_tasks_and_models()  # which a checkpoint names
     target = Path(out)
     if target.exists():
         raise UserError(f"export: {out} exists already: name another file, or remove it first")
@@ -63,7 +65,7 @@ def export(checkpoint: str, out: str, pruned: str | None = None) -> str:
     if model_name(args) not in ("bart", "switchable_bart"):
         raise UserError(
             f"export: {checkpoint} holds a model {getattr(args, '_name', None) or getattr(args, 'arch', None)}, not a "
-            "BART: name a checkpoint of --arch switchable_bart or bart_large"
+            "BART: name a checkpoint of --arch switchable_bart or bart_large, or add --to hugging-face"
         )
     headless = any(key.startswith(SPAN_HEAD) for key in state["model"])
     plain_weights(state["model"], args)
@@ -145,9 +147,10 @@ def cli_main() -> None:
         "--prune", metavar="FILE", help="leave out the layers that these forced decisions (JSON) skip: a static student"
     )
     options = parser.parse_args()
-    if options.to == "hugging-face":
-        print(export_folder(options.checkpoint, options.out, options.imported, options.prune))
-    elif options.imported is not None:
+    if options.to != "hugging-face" and options.imported is not None:
         raise UserError("export: --imported is for --to hugging-face: leave it out, or add that")
-    else:
-        print(export(options.checkpoint, options.out, options.prune))
+    with readable("export"):
+        if options.to == "hugging-face":
+            print(export_folder(options.checkpoint, options.out, options.imported, options.prune))
+        else:
+            print(export(options.checkpoint, options.out, options.prune))

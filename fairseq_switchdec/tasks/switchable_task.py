@@ -81,11 +81,22 @@ class SwitchableTask(SwitchingTask, TranslationTask):
     def load_dictionary(cls, filename: str) -> Any:
         """The dictionary of a language; in a folder without, such as an imported model's, the one of all languages."""
         shared = os.path.join(os.path.dirname(filename), "dict.txt")
-        return super().load_dictionary(filename if os.path.exists(filename) or not os.path.exists(shared) else shared)
+        found = filename if os.path.exists(filename) else shared
+        if not os.path.exists(found):
+            raise UserError(
+                f"there is no dictionary {filename}, nor {shared}: name the folder that fairseq-preprocess or import "
+                "wrote, and its languages with --source-lang and --target-lang"
+            )
+        return super().load_dictionary(found)
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load a split, and say what is unusual about its sources."""
-        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        try:
+            super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        except FileNotFoundError as error:  # "Dataset not found: SPLIT (FOLDER)"
+            raise UserError(
+                f"{error}: make it with fairseq-preprocess, or name a split and a folder that have it"
+            ) from None
         self.run_dataset = self.datasets[split]
         check_sources(split, self.datasets[split], self.cfg)
 

@@ -143,6 +143,8 @@ def test_divisors_are_those_of_transformers():
         ({"embedding_length": None}, "has no hidden_size"),
         ({"attention.head_count": [4, 4, 2]}, r"num_attention_heads is \[4, 4, 2\], not a whole number"),
         ({"tokenizer_unknown_token_id": 5000}, "unknown_token_id is 5000, of 331 tokens"),
+        ({"tokenizer_unknown_token_id": "<unk>"}, "unknown_token_id is '<unk>', of 331 tokens"),
+        ({"tensors": {"bias": np.zeros(64, np.float32)}}, "bias is unknown"),
     ],
 )
 def test_refused(changes, message, llama, tmp_path):

@@ -183,6 +183,50 @@ def test_export_gives_the_same_tensors_and_transformers_loads_them(imported, tmp
     assert all(torch.equal(value, imported.weights[name]) for name, value in again.weights.items())
 
 
+@pytest.mark.parametrize(("kind", "more"), [("gpt2", ("--switch-per-layer",)), ("llama3", ()), ("t5", ())])
+def test_an_update_at_learning_rate_0_changes_no_tensor(kind, more, tmp_path):
+    """From files to files by the real commands: import, encode, preprocess, train, export."""
+    tiny_folder(kind, tmp_path / "theirs")
+    ours = tmp_path / "ours"
+    run_command("import", tmp_path / "theirs", ours)
+    for side, words in (("source", TEXTS), ("target", TEXTS[::-1])):
+        (tmp_path / side).write_text("".join(" ".join(text.split()[:3]) + "\n" for text in words))
+        run_command("encode", "--tokenizer-json", ours / "tokenizer.json", tmp_path / side, tmp_path / f"train.{side}")
+    languages = ("--source-lang", "source", "--target-lang", "target")
+    files = (
+        "--trainpref",
+        tmp_path / "train",
+        "--validpref",
+        tmp_path / "train",
+        "--srcdict",
+        ours / "dict.txt",
+        "--tgtdict",
+        ours / "dict.txt",
+    )
+    run_command("preprocess", *languages, *files, "--destdir", tmp_path / "bin")
+    model = ("--arch", f"switchable_{family(kind)}", "--finetune-from-model", ours / "model.pt", *more)
+    plugin = ("--user-dir", "fairseq_switchdec", "--task", "switchable_task", "--criterion", "lexico_policy_criterion")
+    learning = ("--optimizer", "adam", "--lr", 0, "--batch-size", 4, "--max-update", 1, "--disable-validation")
+    run_command("train", tmp_path / "bin", *plugin, *languages, *model, *learning, "--save-dir", tmp_path, "--cpu")
+    trained = tmp_path / "checkpoint_last.pt"
+    assert any(name.startswith("encoder.policy.") for name in torch.load(trained, weights_only=False)["model"])
+    run_command("export", trained, tmp_path / "out", "--to", "hugging-face", "--imported", ours)
+    before, after = (safetensors.load_file(tmp_path / folder / "model.safetensors") for folder in ("theirs", "out"))
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_sizes_that_follow_from_others(tmp_path):
+    """A LLaMA trained from scratch says 0 for a head's size."""
+    tiny_folder("llama3", tmp_path / "theirs")
+    import_model(str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    state = torch.load(tmp_path / "ours/model.pt", weights_only=False)
+    expected = json.loads((tmp_path / "theirs/config.json").read_text())
+    state["args"].decoder_head_dim = 0
+    torch.save(state, tmp_path / "trained.pt")
+    export_folder(str(tmp_path / "trained.pt"), str(tmp_path / "out"), str(tmp_path / "ours"))
+    assert json.loads((tmp_path / "out/config.json").read_text())["head_dim"] == expected["head_dim"]
+
+
 @pytest.mark.parametrize("layout", ["sharded", "bin", "bin_sharded", "bin_old", "half", "bare"])
 @pytest.mark.parametrize("kind", ["gpt2", "llama_untied", "t5", "bart"])
 def test_layouts_of_files(kind, layout, tmp_path):
@@ -271,6 +315,11 @@ def test_mistral_without_a_window_is_a_llama(tmp_path):
     tiny_folder("llama", tmp_path / "theirs")
     change_config(tmp_path / "theirs", model_type="mistral", sliding_window=None)
     assert "switchable_llama" in import_model(str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    path = tmp_path / "theirs/config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "max_position_embeddings": 8192, "sliding_window": None})
+    )
+    assert "switchable_llama" in import_model(str(tmp_path / "theirs"), str(tmp_path / "longer"))
 
 
 def test_prompts(tmp_path):

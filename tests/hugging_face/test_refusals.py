@@ -58,6 +58,14 @@ CONFIGS = [
     ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "scaled by 'dynamic'"),
     ("llama", {"rope_scaling": {"type": "linear"}}, "rope_scaling 'linear' has no factor"),
     ("llama", {"rope_scaling": "linear"}, "not names and values in braces"),
+    ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor is 0, not above 0"),
+    ("llama", {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
+    ("llama", {"rope_parameters": {"rope_theta": 0}}, "rope_theta is 0, not above 0"),
+    ("llama", {"rms_norm_eps": 1e400}, "rms_norm_eps is inf, not a number"),
+    ("llama", {"head_dim": []}, r"head_dim is \[\], not a whole number above 0"),
+    ("llama", {"model_type": "mistral", "max_position_embeddings": 32768}, "for a mistral means 4096"),
+    ("gpt2", {"n_layer": 10**12}, "a model of 1,000,000,000,000 layers, and only .* tensors are there"),
+    ("t5", {"feed_forward_proj": []}, r"feed_forward_proj is \[\], which is not built"),
     ("t5", {"feed_forward_proj": "gated-tanh"}, "feed_forward_proj is 'gated-tanh', which is not built"),
     ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder is False"),
     ("t5", {"decoder_start_token_id": 2}, "decoder_start_token_id is 2, not <pad>"),
@@ -151,6 +159,34 @@ def test_tensors(copy):
         assert_refused(folder, message)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_values_that_are_no_numbers(copy, value):
+    folder = copy("gpt2")
+    file = folder / "model.safetensors"
+    tensors = safetensors.load_file(file)
+    tensors["transformer.h.1.attn.c_attn.weight"][3, 5] = value
+    safetensors.save_file(tensors, file)
+    assert_refused(folder, r"gpt2: h\.1\.attn\.c_attn\.weight holds values that are no numbers")
+
+
+def test_paths_that_cannot_be_used(copy, tmp_path):
+    """What the system says, in one message; folders that were made for nothing are gone."""
+    folder, long = copy("gpt2"), "x" * 300
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for source, out, message in (
+        (folder, tmp_path / long, "File name too long"),
+        (folder, tmp_path / "loop" / "out", "loop"),
+        (folder / long, tmp_path / "out", "File name too long"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            import_model(str(source), str(out))
+        assert str(caught.value).startswith("fairseq_switchdec: import: ")
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": {}, "merges": []}}))
+    with pytest.raises(UserError, match=r"tokenizer\.json has no tokens"):
+        import_model(str(folder), str(tmp_path / "a/b/c"))
+    assert not (tmp_path / "a").exists()
+
+
 def test_bart_with_a_bias_of_the_logits(copy):
     folder = copy("bart")
     file = folder / "model.safetensors"
@@ -223,6 +259,9 @@ def test_options(copy):
     assert_refused(folder, r"--max-target-positions 96 is not in 1 to 95", max_target_positions=96)
     assert_refused(folder, r"--max-target-positions 0 is not", max_target_positions=0)
     assert_refused(folder, r"\d\d+ \+ \d+ tokens, and the model has 72 positions", prompt_prefix="a b c d e " * 40)
+    assert_refused(folder, r"\d \+ \d\d+ tokens, and the model has 72 positions", prompt_suffix="a b c d e " * 40)
+    assert_refused(folder, "--prompt-suffix is no UTF-8 text", prompt_suffix="a\udc80")
+    assert_refused(folder, "--prompt-prefix is no UTF-8 text", prompt_prefix="a\udc80")
     for name, value in (("prompt_prefix", "x"), ("prompt_suffix", ""), ("max_target_positions", 9)):
         flag = f"--{name.replace('_', '-')}"
         assert_refused(
@@ -272,6 +311,10 @@ def test_the_commands_say_it_in_a_line(copy, tmp_path):
     assert "fairseq_switchdec: " in result.stdout and "h.3.ln_1.weight is missing" in result.stdout
     result = run_command("export", folder / "config.json", tmp_path / "out", "--to", "hugging-face", check=False)
     assert result.returncode == 1 and "cannot be read as a checkpoint" in result.stdout
+    import_model(str(copy("t5")), str(tmp_path / "ours"))
+    result = run_command("export", tmp_path / "ours/model.pt", tmp_path / "out.pt", check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    assert "holds a model switchable_t5, not a BART" in result.stdout and "or add --to hugging-face" in result.stdout
     result = run_command("export", folder / "config.json", tmp_path / "out", "--imported", folder, check=False)
     assert result.returncode == 1 and "--imported is for --to hugging-face" in result.stdout
 
@@ -306,6 +349,18 @@ def test_export(copy, tmp_path):
     refused_export("has no encoder.embed_tokens.weight", model={})
     refused_export("has no options of a model", args=None)
     refused_export("--imported .* has no tokenizer.json", imported=str(tmp_path))
+    for damaged in (None, {"encoder.layers.1.fc1.weight": [1.0]}):
+        refused_export("has no weights: name a checkpoint of a switchable model", model=damaged)
+    import_model(str(copy("gpt2")), str(tmp_path / "another"))
+    refused_export("--imported .*another is the folder of another model, switchable_gpt2", str(tmp_path / "another"))
+    refused_export("is the folder of another model", str(tmp_path / "ours"), args=args(special_ids="3 - 5 4"))
+    (tmp_path / "words").mkdir()
+    for content, message in (
+        ({}, r"words/tokenizer\.json is no tokenizer\.json: copy it again"),
+        ({"model": {"vocab": {"a": 400}}}, r"has 401 tokens, the embedding only \d+ rows: name .* with --imported"),
+    ):
+        (tmp_path / "words/tokenizer.json").write_text(json.dumps(content))
+        refused_export(message, str(tmp_path / "words"))
     with pytest.raises(UserError, match=r"missing\.pt: No such file"):
         export_folder(str(tmp_path / "missing.pt"), out)
     with pytest.raises(UserError, match=r"tokenizer\.json exists already"):

@@ -3,6 +3,7 @@ else."""
 
 from __future__ import annotations
 
+import copy
 from argparse import Namespace
 from typing import Any
 
@@ -21,11 +22,13 @@ from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.models.decoder import CACHE
 from fairseq_switchdec.models.options import fill_decisions
 from fairseq_switchdec.policy import input_uniforms, random_decisions
+from fairseq_switchdec.runtime.packing import bf16_products
 from fairseq_switchdec.tasks import SwitchableSentencePredictionTask, SwitchableSquadTask
 
 pytest.importorskip("transformers")
 from backbones import MODELS, VARIANTS, Pair, make_pair
 
+T5S = ("t5", "t5-1.1")
 ONE_EACH = ("gpt2", "llama-grouped-untied", "t5", "t5-1.1")
 CAUSAL = ("gpt2", "llama-grouped-untied")
 
@@ -37,6 +40,11 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 @pytest.fixture(scope="module", params=CAUSAL)
 def causal(request: pytest.FixtureRequest) -> Pair:
+    return make_pair(request.param)
+
+
+@pytest.fixture(scope="module", params=T5S)
+def t5(request: pytest.FixtureRequest) -> Pair:
     return make_pair(request.param)
 
 
@@ -236,6 +244,26 @@ def test_dropped_tokens_leave_the_others_positions(causal: Pair, strategy: int) 
     torch.testing.assert_close(log_probs(model, inputs, decisions)[0], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("strategy", [3, 6])
+def test_dropped_tokens_leave_the_others_distances(t5: Pair, strategy: int) -> None:
+    """transformers' later encoder layers, given the kept tokens' states and the distances between them, agree."""
+    model, (source, target) = t5.ours, texts(4, 20, 5)
+    inputs, space = batch(t5, [source], [target]), model.encoder.space
+    keep = torch.ones(1, space.num_sublayers, dtype=torch.bool)
+    decisions = space.decisions(keep, torch.tensor([strategy]))
+    stack, eos = t5.theirs.encoder, t5.theirs.config.eos_token_id
+    with torch.no_grad():
+        encoded = model.encoder(inputs["src_tokens"], None, decisions=decisions)
+        kept = encoded["tokens"].positions
+        hidden = stack(torch.tensor([[*source, eos]]), output_hidden_states=True).hidden_states[1][:, kept]
+        bias = stack.block[0].layer[0].SelfAttention.compute_bias(len(source) + 1, len(source) + 1)
+        for block in stack.block[1:]:
+            hidden = first(block(hidden, position_bias=bias[..., kept, :][..., kept]))
+        expected = stack.final_layer_norm(hidden)[0]
+    assert len(kept) == 21 - {3: 6, 6: 10}[strategy]
+    torch.testing.assert_close(encoded["encoder_out"][0], expected, atol=1e-5, rtol=1e-5)
+
+
 def test_targets_padded_on_the_left_are_refused(causal: Pair) -> None:
     inputs = batch(causal, texts(1, 9), texts(2, 3))
     inputs["prev_output_tokens"][0, 0] = causal.dictionary.pad()
@@ -294,6 +322,47 @@ def test_a_skipped_attention_keeps_no_keys(causal: Pair) -> None:
     assert cache.layers[0].slots.prompt_slots == 21 + 2 and cache.layers[0].slots.used == 21 + 2 + 2
     with pytest.raises(RuntimeError, match="run the encoder again"):
         model.decoder(previous, encoder_out=encoded, incremental_state={})
+
+
+def test_a_skipped_attention_of_a_t5_keeps_no_keys(t5: Pair) -> None:
+    """Neither of the target nor of the source, unless cross-attention decides for itself."""
+    model, inputs = t5.ours, batch(t5, texts(1, 9, 21, 4), texts(2, 1, 1, 1))
+    space, layers = model.encoder.space, model.encoder.space.decoder_layers
+    keep = torch.ones(3, space.num_sublayers, dtype=torch.bool)
+    last = space.num_layers - 1
+    keep[1, last - 1] = keep[:, last] = False  # attention of the last but one for one input, of the last for all
+    decisions = space.decisions(keep, torch.tensor([0, 0, 6]))
+    state: dict[str, Any] = {}
+    with torch.no_grad():
+        encoded = model.encoder(inputs["src_tokens"], None, decisions=decisions)
+        encoded = model.encoder.reorder_encoder_out(encoded, torch.arange(3).repeat_interleave(2))
+        model.decoder(torch.full((6, 1), t5.dictionary.eos()), encoder_out=encoded, incremental_state=state)
+    cached = state[CACHE].layers
+    rows = [0 if layer.keys.buffer is None else len(layer.keys.buffer) for layer in cached]
+    read = [0 if layer.source is None else sum(len(b.inputs) for b in layer.source.buckets) for layer in cached]
+    assert rows == read == [3] * (layers - 2) + [2, 0]
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_fewer_bits(pair: Pair, precision: str) -> None:
+    """Near float32's log-probabilities, and an input's do not depend on what else is in its batch."""
+    if precision == "bf16" and not bf16_products():
+        pytest.skip("this processor multiplies no bfloat16")
+    sources, targets = texts(1, 9, 21, 2), texts(2, 5, 7, 1)
+    decisions = draw(pair, 3, 1)
+    inputs = batch(pair, sources, targets)
+    exact = log_probs(pair.ours, inputs, decisions)
+    model = copy.deepcopy(pair.ours)
+    model._is_generation_fast = True
+    model.pack(precision)
+    found = log_probs(model, inputs, decisions)
+    real = inputs["target"].ne(pair.dictionary.pad())
+    difference = (found - exact)[real].abs()
+    assert 1e-4 < difference.max() < 0.1 * exact[real].std(), "rounded, and near"
+    for row in range(3):
+        alone = log_probs(model, batch(pair, sources[row : row + 1], targets[row : row + 1]), decisions.select([row]))
+        tolerance = 1e-4 if precision == "int8" else 0.05  # a bfloat16 product's rounding depends on its size
+        torch.testing.assert_close(found[row, : alone.size(1)], alone[0], atol=tolerance, rtol=0)
 
 
 def test_prompts_are_cut_at_the_article(causal: Pair) -> None:

@@ -132,11 +132,20 @@ GPT2 = Family(
 
 # --- LLaMA ---
 
+#: The positions that a mistral's attention sees where its config.json does not say.
+MISTRAL_WINDOW = 4096
+
 
 def read_llama(config: Config) -> dict[str, Any]:
     """Our options."""
     for key in ("attention_bias", "mlp_bias"):
         config.only(key, False)
+    positions = config.size("max_position_embeddings")
+    if config.get("model_type") == "mistral" and "sliding_window" not in config.values and positions > MISTRAL_WINDOW:
+        raise UserError(
+            f"{config.path} has no sliding_window, which for a mistral means {MISTRAL_WINDOW}, and windows are not "
+            "built: write null there if the model has none"
+        )
     config.only("sliding_window", None)
     config.only("partial_rotary_factor", 1.0)
     config.only("rope_interleaved", False)
@@ -144,7 +153,7 @@ def read_llama(config: Config) -> dict[str, Any]:
     for key in ("num_local_experts", "num_experts", "n_routed_experts"):
         config.only(key, None, "a mixture of experts, which is not built")
     dim, count = config.size("hidden_size"), config.size("num_attention_heads")
-    head_dim = config.get("head_dim") and config.size("head_dim")
+    head_dim = None if config.get("head_dim") is None else config.size("head_dim")
     kv_heads = config.size("num_key_value_heads", count)
     if count % kv_heads:
         raise config.refuse("num_key_value_heads", f"which does not divide the {count} attention heads")
@@ -152,8 +161,11 @@ def read_llama(config: Config) -> dict[str, Any]:
         head_dim = dim // heads(config, dim, "num_attention_heads")
     if head_dim % 2:
         raise config.refuse("head_dim", f"and a head has {head_dim} dimensions: rotary positions need an even number")
-    rope = config.table("rope_parameters") or {"rope_theta": config.get("rope_theta"), **config.table("rope_scaling")}
-    theta = Config(config.path, rope).number("rope_theta", 10000.0)
+    rope = Config(
+        config.path,
+        config.table("rope_parameters") or {"rope_theta": config.get("rope_theta"), **config.table("rope_scaling")},
+    )
+    rope.only("partial_rotary_factor", 1.0)
     return {
         "decoder_layers": config.size("num_hidden_layers"),
         "decoder_embed_dim": dim,
@@ -163,9 +175,9 @@ def read_llama(config: Config) -> dict[str, Any]:
         "decoder_head_dim": head_dim,
         "norm_eps": config.number("rms_norm_eps", 1e-6),
         "activation_fn": "silu",
-        "max_positions": config.size("max_position_embeddings"),
-        "rope_theta": theta,
-        "rope_scaling": read_rope_scaling(Config(config.path, rope)),
+        "max_positions": positions,
+        "rope_theta": rope.positive("rope_theta", 10000.0),
+        "rope_scaling": read_rope_scaling(rope),
         "share_decoder_input_output_embed": config.flag("tie_word_embeddings", False),
         "dropout": 0.0,
         "attention_dropout": config.number("attention_dropout"),
@@ -186,22 +198,29 @@ def read_rope_scaling(rope: Config) -> str:
     missing = [key for key in ROPE_SCALINGS[kind] if rope.get(key) is None]
     if missing:
         raise UserError(f"{rope.path}: rope_scaling {kind!r} has no {missing[0]}: is the file damaged?")
-    values = {key: rope.number(key) for key in ROPE_SCALINGS[kind]}
+    values = {key: rope.positive(key) for key in ROPE_SCALINGS[kind]}
     if kind == "llama3":
         values["original_max_position_embeddings"] = rope.size("original_max_position_embeddings")
     return json.dumps({"rope_type": kind, **values})
 
 
+def head_sizes(args: Namespace) -> tuple[int, int]:
+    """Heads of keys and values, and the size of a head; 0 in a checkpoint stands for what follows from the others."""
+    heads = args.decoder_attention_heads
+    return args.decoder_kv_heads or heads, args.decoder_head_dim or args.decoder_embed_dim // heads
+
+
 def write_llama(args: Namespace) -> dict[str, Any]:
     """config.json."""
+    kv_heads, head_dim = head_sizes(args)
     return {
         "architectures": ["LlamaForCausalLM"],
         "num_hidden_layers": args.decoder_layers,
         "hidden_size": args.decoder_embed_dim,
         "intermediate_size": args.decoder_ffn_embed_dim,
         "num_attention_heads": args.decoder_attention_heads,
-        "num_key_value_heads": args.decoder_kv_heads,
-        "head_dim": args.decoder_head_dim,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
         "rms_norm_eps": args.norm_eps,
         "hidden_act": args.activation_fn,
         "max_position_embeddings": args.max_positions,
@@ -216,8 +235,8 @@ def write_llama(args: Namespace) -> dict[str, Any]:
 def link_llama(args: Namespace, rows: int) -> list[Link]:
     """The table: no biases."""
     dim, ffn_dim = args.decoder_embed_dim, args.decoder_ffn_embed_dim
-    query_dim = args.decoder_attention_heads * args.decoder_head_dim
-    key_dim = args.decoder_kv_heads * args.decoder_head_dim
+    kv_heads, head_dim = head_sizes(args)
+    query_dim, key_dim = args.decoder_attention_heads * head_dim, kv_heads * head_dim
     links = [
         linked(EMBEDDING, "embed_tokens.weight", rows, dim, embeds=True),
         linked("encoder.layer_norm.weight", "norm.weight", dim),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...errors import UserError
@@ -43,9 +44,16 @@ class Config:
     def number(self, key: str, default: float = 0.0) -> float:
         """A number, 0 or above."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise self.refuse(key, "not a number that is 0 or above: is the file damaged?")
         return float(value)
+
+    def positive(self, key: str, default: float = 0.0) -> float:
+        """A number above 0."""
+        value = self.number(key, default)
+        if value == 0:
+            raise self.refuse(key, "not above 0: is the file damaged?")
+        return value
 
     def table(self, key: str) -> dict[str, Any]:
         """Names and values; none where there are none."""

@@ -55,8 +55,8 @@ def read_feed_forward(config: Config) -> tuple[bool, str]:
     if name == "gated-gelu":
         return True, "gelu_tanh"
     gated = str(name).startswith("gated-")
-    activation = str(name)[len("gated-") :] if gated else name
-    if activation not in T5_ACTIVATIONS:
+    activation = str(name).removeprefix("gated-")
+    if not isinstance(name, str) or activation not in T5_ACTIVATIONS:
         raise config.refuse("feed_forward_proj", "which is not built; relu, gelu and silu are, each also gated-")
     return gated, T5_ACTIVATIONS[activation]
 

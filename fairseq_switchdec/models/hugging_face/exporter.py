@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...compat.checkpoints import load_checkpoint
+from ...compat.checkpoints import load_checkpoint, read_options
 from ...errors import UserError
 from ..bart.plain import UNSUPPORTED, drop_duplicates, model_name, split_projections
 from ..prune import prune
@@ -59,6 +59,8 @@ def export_folder(checkpoint: str, out: str, imported: str | None = None, pruned
         prepare_bart(command, state, args)
     left_out = "" if pruned is None else prune(state, args, pruned)
     beside = Path(checkpoint).parent if imported is None else Path(imported)
+    if imported is not None:
+        check_imported(command, beside, family, args)
     if not hasattr(args, "special_ids") and (beside / "model.pt").exists():
         args = Namespace(**{**vars(read_checkpoint(beside / "model.pt")[1]), **vars(args)})
     vocabulary = read_vocabulary(command, state, args, family, beside)
@@ -84,7 +86,7 @@ def export_folder(checkpoint: str, out: str, imported: str | None = None, pruned
         if tokenizer.exists():
             text = tokenizer.read_text(encoding="utf-8")
             paths[TOKENIZER].write_text(text, encoding="utf-8")
-            write_json(paths["tokenizer_config.json"], tokenizer_config(read_json(tokenizer), vocabulary, args))
+            write_json(paths["tokenizer_config.json"], tokenizer_config(tokenizer, vocabulary, args))
         save_safetensors(found, paths["model.safetensors"])
     note = "" if tokenizer.exists() else f"; without a tokenizer, for {beside} has no {TOKENIZER}: see --imported"
     return f"wrote {out}: {config['architectures'][0]}, {len(found)} tensors{left_out}{note}"
@@ -109,7 +111,27 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], Namespace]:
     args = state.get("args") or (state.get("cfg") or {}).get("model")
     if not isinstance(args, Namespace):
         raise UserError(f"{path} has no options of a model that can be exported: name a checkpoint of a switchable one")
-    return state["model"], args
+    weights = state.get("model")
+    if not (isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())):
+        raise UserError(f"{path} has no weights: name a checkpoint of a switchable model")
+    return weights, args
+
+
+def check_imported(command: str, folder: Path, family: Family, args: Namespace) -> None:
+    """Refuse the folder of another model than the one that was trained on.
+
+    Raises:
+        UserError: naming ``--imported``.
+    """
+    if not (folder / "model.pt").exists():
+        return
+    theirs = read_options(str(folder / "model.pt"))
+    ids = getattr(theirs, "special_ids", None)
+    if (model_name(theirs) or name_of(theirs)) not in family.names or getattr(args, "special_ids", ids) != ids:
+        raise UserError(
+            f"{command}: --imported {folder} is the folder of another model, {name_of(theirs)} with the special tokens "
+            f"{ids}: name the one from which training began"
+        )
 
 
 def prepare_bart(command: str, state: dict[str, torch.Tensor], args: Namespace) -> None:
@@ -192,19 +214,32 @@ def make_config(family: Family, args: Namespace, vocabulary: Vocabulary) -> dict
     return found
 
 
-def tokenizer_config(tokenizer: dict[str, Any], vocabulary: Vocabulary, args: Namespace) -> dict[str, Any]:
+def tokenizer_config(path: Path, vocabulary: Vocabulary, args: Namespace) -> dict[str, Any]:
     """tokenizer_config.json: which tokens are special.
 
     Args:
-        tokenizer: the content of tokenizer.json.
+        path: tokenizer.json.
+
+    Raises:
+        UserError: it is none, or another model's.
     """
-    words = tokenizer["model"]["vocab"]  # words with their ids, or in the order of their ids with a score
-    by_id = (
-        {index: word for word, index in words.items()}
-        if isinstance(words, dict)
-        else dict(enumerate(w for w, _ in words))
-    )
-    by_id.update({token["id"]: token["content"] for token in tokenizer["added_tokens"]})
+    tokenizer = read_json(path)
+    try:
+        words = tokenizer["model"]["vocab"]  # words with their ids, or in the order of their ids with a score
+        by_id = (
+            {index: word for word, index in words.items()}
+            if isinstance(words, dict)
+            else dict(enumerate(w for w, _ in words))
+        )
+        by_id.update({token["id"]: token["content"] for token in tokenizer.get("added_tokens") or ()})
+        fits = max(by_id, default=-1) < vocabulary.size
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is no tokenizer.json: copy it again from the folder that import wrote") from None
+    if not fits:
+        raise UserError(
+            f"{path} has {max(by_id) + 1:,} tokens, the embedding only {vocabulary.size:,} rows: name the folder that "
+            "import wrote for this model with --imported"
+        )
     tokens = {
         key.replace("_id", ""): by_id[index]
         for key, index in zip(TOKEN_KEYS.values(), vocabulary.ids)

@@ -175,7 +175,7 @@ class GgufFile:
                 continue
             number = re.match(r"blk\.(\d+)\.", name)
             layer = number.group(1) if number else ""
-            part = name.split(".")[-2]
+            part = name.rpartition(".")[0].rpartition(".")[2]
             pattern = name.replace(f"blk.{layer}.", "blk.{n}.", 1) if layer else name
             theirs = NAMES.get(pattern, name).replace("{n}", layer)
             found[theirs] = LazyTensor(
@@ -203,15 +203,19 @@ class GgufFile:
                 f"{self.path} has a tokenizer of kind {kind!r}; of GGUF files only 'gpt2' (byte-level BPE) is built: "
                 "give the model's tokenizer.json with --tokenizer"
             )
-        words = self.fields["tokenizer.ggml.tokens"]
+        words = self.fields.get("tokenizer.ggml.tokens")
+        if not words:
+            raise UserError(
+                f"{self.path} has no tokenizer.ggml.tokens: give the model's tokenizer.json with --tokenizer"
+            )
         types = self.fields.get("tokenizer.ggml.token_type", [1] * len(words))
         pre = self.fields.get("tokenizer.ggml.pre", "default")
         adds_bos = self.fields.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe")
 
         def word(name: str) -> str | None:
             index = self.fields.get(f"tokenizer.ggml.{name}_token_id")
-            if index is not None and not 0 <= index < len(words):
-                raise damaged(self.path, f"tokenizer.ggml.{name}_token_id is {index}, of {len(words)} tokens")
+            if index is not None and (not isinstance(index, int) or not 0 <= index < len(words)):
+                raise damaged(self.path, f"tokenizer.ggml.{name}_token_id is {index!r}, of {len(words)} tokens")
             return None if index is None else words[index]
 
         return BpeTokens(

@@ -5,17 +5,19 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...errors import UserError
 from .config import Config
 from .families import family_of_config
 from .family import Family, Link
 from .gguf_file import GgufFile
-from .staging import check_free, staged
+from .staging import check_free, readable, staged
 from .tensors import LazyTensor
 from .tokenizer import TokenizerFile, folder_tokenizer, read_tokenizer
 from .torch_files import save_torch
@@ -116,11 +118,22 @@ def import_model(source: str, out: str, options: Options = Options()) -> str:
     Raises:
         UserError: something is missing, damaged, not built or cannot be written; then nothing is.
     """
+    with readable("import"):
+        return _import_model(source, out, options)
+
+
+def _import_model(source: str, out: str, options: Options) -> str:
     check_free("import", Path(out), FILES)
     model = Source.open(source, options.tokenizer)
     family = family_of_config(model.config)
     options.check(family)
     read = family.read(model.config)
+    layers = max(read.get("encoder_layers", 0), read["decoder_layers"])
+    if layers > len(model.tensors):
+        raise UserError(
+            f"{model.config.path}: a model of {layers:,} layers, and only {len(model.tensors):,} tensors are there: is "
+            "the file damaged, or a shard missing?"
+        )
     vocabulary = read_vocabulary(model, model.config.size("vocab_size"))
     args = make_args(family, read, vocabulary)
     if family.decoder_only:
@@ -179,13 +192,17 @@ def add_prompt(args: Namespace, options: Options, tokenizer: TokenizerFile, voca
     if not 1 <= targets < longest:
         raise UserError(f"import: --max-target-positions {targets} is not in 1 to {longest - 1}, the model's positions")
 
-    def symbols(text: str) -> list[str]:
+    def symbols(text: str, flag: str = "--prompt-suffix") -> list[str]:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(f"import: {flag} is no UTF-8 text: write it in that") from None
         return [vocabulary.symbol(index) for index in tokenizer.ids(text)]
 
     bos = vocabulary.ids[0] if vocabulary.ids[0] is not None else vocabulary.ids[2]
     prefix = [vocabulary.symbol(bos)] if bos is not None and tokenizer.adds_first(bos) else []
     if options.prompt_prefix is not None:
-        prefix = symbols(options.prompt_prefix)
+        prefix = symbols(options.prompt_prefix, "--prompt-prefix")
     suffix = symbols(
         (SUFFIX if args.arch == "switchable_gpt2" else "") if (given := options.prompt_suffix) is None else given
     )
@@ -227,7 +244,17 @@ def check_tensors(
             f"{source}: the weights are not those that its options describe: {'; '.join(details[:3])}{more}. Copy or "
             "download all files of the model again; a model with further parts cannot be imported"
         )
-    return {name: tensors[name] for name in shapes}
+    return {name: tensors[name].checked(partial(finite, f"{source}: {name}")) for name in shapes}
+
+
+def finite(name: str, values: Tensor) -> None:
+    """Refuse a tensor with values that are no numbers.
+
+    Raises:
+        UserError: naming it.
+    """
+    if not bool(values.isfinite().all()):
+        raise UserError(f"{name} holds values that are no numbers (NaN or infinity): copy or download the model again")
 
 
 def different(tensors: dict[str, LazyTensor], shapes: dict[str, tuple[int, ...]]) -> Iterable[str]:

@@ -24,7 +24,7 @@ def staged(command: str, folder: Path, names: tuple[str, ...], size: int) -> Ite
     Raises:
         UserError: the folder or one of the files cannot be written.
     """
-    made = not folder.exists()
+    made = [above for above in (folder, *folder.parents) if not above.exists()]
     paths = {name: folder / f".{name}.{os.getpid()}.partial" for name in names}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,10 +32,17 @@ def staged(command: str, folder: Path, names: tuple[str, ...], size: int) -> Ite
         if free < size:
             raise OSError(None, f"{size:,} bytes are needed, {free:,} are free")
         yield paths
-        for name, path in paths.items():
-            if path.exists():
-                path.replace(folder / name)
-        made = False
+        placed: list[Path] = []
+        try:
+            for name, path in paths.items():
+                if path.exists():
+                    path.replace(folder / name)
+                    placed.append(folder / name)
+        except OSError:
+            for path in placed:
+                path.unlink()
+            raise
+        made = []
     except OSError as error:
         raise UserError(
             f"{command}: {folder} cannot be written: {error.strerror or error}. Name a folder on another disk"
@@ -43,9 +50,22 @@ def staged(command: str, folder: Path, names: tuple[str, ...], size: int) -> Ite
     finally:
         for path in paths.values():
             path.unlink(missing_ok=True)
-        if made:
-            with contextlib.suppress(OSError):  # someone else's files are in it
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # someone else's files are in it
+            for above in made:
+                above.rmdir()
+
+
+@contextlib.contextmanager
+def readable(command: str) -> Iterator[None]:
+    """What the system says of a file that cannot be reached, as a message.
+
+    Raises:
+        UserError: naming the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{command}: {error.filename}: {error.strerror}. Name another file or folder") from error
 
 
 def check_free(command: str, folder: Path, names: tuple[str, ...]) -> None:

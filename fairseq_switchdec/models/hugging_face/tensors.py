@@ -46,6 +46,16 @@ class LazyTensor:
         """What a function will make of it."""
         return LazyTensor(shape, dtype, lambda: function(self.read()).to(dtype))
 
+    def checked(self, check: Callable[[Tensor], None]) -> LazyTensor:
+        """The same, which ``check`` sees when it is read."""
+
+        def read() -> Tensor:
+            values = self.read()
+            check(values)
+            return values
+
+        return LazyTensor(self.shape, self.dtype, read)
+
 
 def concatenate(tensors: list[LazyTensor]) -> LazyTensor:
     """Tensors one below the other."""

@@ -37,7 +37,10 @@ class TokenizerFile(NamedTuple):
         Raises:
             UserError: a token's id is no row of the embedding.
         """
-        word, last = max(self.tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
+        known = self.tokenizer.get_vocab(with_added_tokens=True)
+        if not known:
+            raise UserError(f"{self.path} has no tokens: give the model's own tokenizer.json with --tokenizer")
+        word, last = max(known.items(), key=lambda item: item[1])
         if last >= rows:
             raise UserError(
                 f"{self.path} has a token {word!r} with id {last:,}, the embedding only {rows:,} rows: give the "
