@@ -13,6 +13,7 @@ import torch
 from child_process import REPOSITORY, run_python
 from fairseq import options
 from fairseq.modules import TransformerEncoderLayer
+from support import DATA_FLAGS, POLICY_FLAGS, SWITCHABLE_FLAGS, architecture, run_command
 
 from fairseq_switchdec.compat import mutable_defaults
 from fairseq_switchdec.compat.hydra_plugins import _walk_packages
@@ -178,3 +179,36 @@ def test_help_lists_the_options_that_a_command_line_brings(capsys, words, shown)
     listed = capsys.readouterr().out
     assert "--max-update" in listed
     assert all((f"{option} " in listed) == shown for option in ("--truncate-source", "--switch-scope", "--policy-rule"))
+
+
+@pytest.mark.parametrize("arch", ["bart_base", "switchable_bart_base", "switchable_gpt2_tiny"])
+def test_the_first_nan_of_a_diverged_training_is_named(arch, tmp_path, corpus):
+    """Where a layer's weight is no number, fairseq-train ends by saying in which module it saw the first one."""
+    ours = arch.startswith("switchable_")
+    task = SWITCHABLE_FLAGS if ours else ["--task", "translation"]
+    criterion = POLICY_FLAGS if ours else ["--criterion", "cross_entropy"]
+    sizes = ["--max-target-positions", 32] if "gpt2" in arch else architecture(arch)[2:]
+    flags = [
+        *task,
+        *criterion,
+        *DATA_FLAGS,
+        "--arch",
+        arch,
+        *sizes,
+        "--optimizer",
+        "adam",
+        "--lr",
+        0,
+        "--batch-size",
+        4,
+    ]
+    flags += ["--disable-validation", "--cpu", "--save-dir", tmp_path]
+    run_command("train", corpus, *flags, "--max-update", 1)
+    state = torch.load(tmp_path / "checkpoint_last.pt", weights_only=False)
+    state["model"]["encoder.layers.1.fc2.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "checkpoint_last.pt")
+    done = run_command("train", corpus, *flags, "--max-update", 3, check=False)
+    assert done.returncode and "NaN detected in output of encoder.layers.1.fc2, shape" in done.stdout, done.stdout[
+        -3000:
+    ]
+    assert "StopIteration" not in done.stdout and "TypeError" not in done.stdout
