@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_files import write_gguf
 from hugging_face.support import tiny_folder
 from support import REPO
 
@@ -137,7 +138,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("layout", ["safetensors", "bin", "half"])
+@pytest.mark.parametrize("layout", ["safetensors", "bin", "half", "gguf"])
 def test_memory(layout, tmp_path):
     """At most 1.3 of the float32 weights, of which the mapped source file, which Linux may drop, is 1.0."""
     pytest.importorskip("gguf")
@@ -145,13 +146,16 @@ def test_memory(layout, tmp_path):
     model = tiny_folder("llama", tmp_path / "theirs", **sizes, num_key_value_heads=8)
     weights = 4 * sum(weight.numel() for weight in model.parameters())
     assert weights > 200e6
-    if layout != "safetensors":
+    source = tmp_path / "theirs"
+    if layout == "gguf":
+        source = write_gguf(tmp_path / "model.gguf", model, source, "F16")
+    elif layout != "safetensors":
         (tmp_path / "theirs/model.safetensors").unlink()
         (model.half() if layout == "half" else model).save_pretrained(
             tmp_path / "theirs", safe_serialization=layout == "half"
         )
     del model
-    result = run_script(MEASURED, tmp_path / "theirs", tmp_path / "out")
+    result = run_script(MEASURED, source, tmp_path / "out")
     assert result.returncode == 0, result.stderr
     share = int(result.stdout.splitlines()[-1]) / weights
     print(f"{layout}: {share:.2f} of {weights:,} bytes")
