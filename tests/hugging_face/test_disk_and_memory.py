@@ -19,6 +19,7 @@ from support import REPO
 from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.models.hugging_face.exporter import export_folder
 from fairseq_switchdec.models.hugging_face.importer import import_model
+from fairseq_switchdec.models.hugging_face.staging import staged
 from fairseq_switchdec.models.hugging_face.tensors import LazyTensor
 
 
@@ -95,6 +96,23 @@ def test_writes_that_the_system_refuses(size, model, tmp_path):
     result = run_script(LIMITED, model / "theirs", tmp_path / "out", size)
     assert result.returncode == 1 and "cannot be written: File too large" in result.stderr, result.stderr
     assert "Traceback" not in result.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_rename_that_fails_takes_back_those_before_it(tmp_path, monkeypatch):
+    """Nothing stays under a final name, nor the folders that were made for it."""
+    rename = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if target.name == "second":
+            raise OSError(5, "Input/output error", str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    writing = staged("import", tmp_path / "a/b", ("first", "second"), 0)
+    with pytest.raises(UserError, match="Input/output error"), writing as paths:
+        for path in paths.values():
+            path.write_text("")
     assert [*tmp_path.iterdir()] == []
 
 
