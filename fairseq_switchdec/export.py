@@ -24,7 +24,7 @@ from .compat.user_dir import register_tasks_and_models
 from .errors import UserError
 from .models.bart.plain import drop_duplicates, flat_args, model_name, split_projections
 from .models.hugging_face.exporter import export_folder
-from .models.hugging_face.staging import readable
+from .models.hugging_face.staging import reachable
 from .models.prune import prune
 from .models.switchable import OURS
 
@@ -40,6 +40,7 @@ LEFT_OUT = re.compile(
 SPAN_HEAD = "span_head."
 
 
+@reachable("export")
 def export(checkpoint: str, out: str, pruned: str | None = None) -> str:
     """Write a plain BART checkpoint.
 
@@ -149,8 +150,7 @@ def cli_main() -> None:
     options = parser.parse_args()
     if options.to != "hugging-face" and options.imported is not None:
         raise UserError("export: --imported is for --to hugging-face: leave it out, or add that")
-    with readable("export"):
-        if options.to == "hugging-face":
-            print(export_folder(options.checkpoint, options.out, options.imported, options.prune))
-        else:
-            print(export(options.checkpoint, options.out, options.prune))
+    if options.to == "hugging-face":
+        print(export_folder(options.checkpoint, options.out, options.imported, options.prune))
+    else:
+        print(export(options.checkpoint, options.out, options.prune))

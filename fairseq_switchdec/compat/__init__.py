@@ -10,7 +10,7 @@ What each module mends, and for which versions:
     ema_start          --store-ema fails where the checkpoint to start from has no EMA
     reading_ahead      an exit while fairseq reads batches ahead aborts the process
     encoder_fastpath   torch >= 1.13 asks for an argument that fairseq's stock transformer does not give
-    nan_detector       torch >= 1.8 lets fairseq's search for a diverged training's first NaN end in another error
+    nan_detector       fairseq's search for the first NaN of a training that diverged ends in another error
     numpy_names        numpy >= 1.24 lacks names that fairseq's data sets use
     user_dir           fairseq ignores the tasks and models of a ``--user-dir`` package that is already imported
     complete_help      fairseq's ``--help`` ends before the options of task, model and criterion are added

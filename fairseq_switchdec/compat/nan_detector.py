@@ -1,9 +1,9 @@
-"""torch >= 1.8: fairseq's search for the layer whose numbers are none fails on the outputs of its own encoders.
+"""fairseq's search for the first NaN of a training that diverged, which fails on the outputs of its own encoders.
 
-Where an update's gradients are no numbers, fairseq runs it again with a hook at every module. torch looks in a module's
-output for a tensor, for a hook of the backward pass; an encoder gives a dict of lists, our policy a distribution, and
-the training ended in ``StopIteration`` or ``TypeError`` instead of what was found. Only outputs are looked at here; the
-gradients' norms are logged as before.
+Where an update's gradients are no numbers, fairseq runs it again with a hook at every module. For a hook of the
+backward pass, torch looks for a tensor in what a module gave; an encoder gives a dict of lists, our policy a
+distribution, and the training ended in ``StopIteration`` or ``TypeError`` instead of what was found. So only outputs of
+the forward pass are looked at; the gradients' norms are logged as before.
 """
 
 from __future__ import annotations

@@ -187,28 +187,14 @@ def test_the_first_nan_of_a_diverged_training_is_named(arch, tmp_path, corpus):
     ours = arch.startswith("switchable_")
     task = SWITCHABLE_FLAGS if ours else ["--task", "translation"]
     criterion = POLICY_FLAGS if ours else ["--criterion", "cross_entropy"]
-    sizes = ["--max-target-positions", 32] if "gpt2" in arch else architecture(arch)[2:]
-    flags = [
-        *task,
-        *criterion,
-        *DATA_FLAGS,
-        "--arch",
-        arch,
-        *sizes,
-        "--optimizer",
-        "adam",
-        "--lr",
-        0,
-        "--batch-size",
-        4,
-    ]
+    sizes = ["--arch", arch, "--max-target-positions", 32] if "gpt2" in arch else architecture(arch)
+    flags = [*task, *criterion, *DATA_FLAGS, *sizes, "--optimizer", "adam", "--lr", 0, "--batch-size", 4]
     flags += ["--disable-validation", "--cpu", "--save-dir", tmp_path]
     run_command("train", corpus, *flags, "--max-update", 1)
     state = torch.load(tmp_path / "checkpoint_last.pt", weights_only=False)
     state["model"]["encoder.layers.1.fc2.weight"][0, 0] = float("nan")
     torch.save(state, tmp_path / "checkpoint_last.pt")
     done = run_command("train", corpus, *flags, "--max-update", 3, check=False)
-    assert done.returncode and "NaN detected in output of encoder.layers.1.fc2, shape" in done.stdout, done.stdout[
-        -3000:
-    ]
+    assert done.returncode, "it goes on as if nothing were wrong"
+    assert "NaN detected in output of encoder.layers.1.fc2, shape" in done.stdout
     assert "StopIteration" not in done.stdout and "TypeError" not in done.stdout

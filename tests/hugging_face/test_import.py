@@ -193,17 +193,9 @@ def test_an_update_at_learning_rate_0_changes_no_tensor(kind, more, tmp_path):
         (tmp_path / side).write_text("".join(" ".join(text.split()[:3]) + "\n" for text in words))
         run_command("encode", "--tokenizer-json", ours / "tokenizer.json", tmp_path / side, tmp_path / f"train.{side}")
     languages = ("--source-lang", "source", "--target-lang", "target")
-    files = (
-        "--trainpref",
-        tmp_path / "train",
-        "--validpref",
-        tmp_path / "train",
-        "--srcdict",
-        ours / "dict.txt",
-        "--tgtdict",
-        ours / "dict.txt",
-    )
-    run_command("preprocess", *languages, *files, "--destdir", tmp_path / "bin")
+    words = [word for side in ("srcdict", "tgtdict") for word in (f"--{side}", ours / "dict.txt")]
+    files = [word for split in ("train", "valid") for word in (f"--{split}pref", tmp_path / "train")]
+    run_command("preprocess", *languages, *files, *words, "--destdir", tmp_path / "bin")
     model = ("--arch", f"switchable_{family(kind)}", "--finetune-from-model", ours / "model.pt", *more)
     plugin = ("--user-dir", "fairseq_switchdec", "--task", "switchable_task", "--criterion", "lexico_policy_criterion")
     learning = ("--optimizer", "adam", "--lr", 0, "--batch-size", 4, "--max-update", 1, "--disable-validation")

@@ -22,15 +22,15 @@ from fairseq_switchdec.errors import UserError
 from fairseq_switchdec.models.decoder import CACHE
 from fairseq_switchdec.models.options import fill_decisions
 from fairseq_switchdec.policy import input_uniforms, random_decisions
-from fairseq_switchdec.runtime.packing import bf16_products
+from fairseq_switchdec.runtime.packing import bf16_products, reduce_range
 from fairseq_switchdec.tasks import SwitchableSentencePredictionTask, SwitchableSquadTask
 
 pytest.importorskip("transformers")
 from backbones import MODELS, VARIANTS, Pair, make_pair
 
-T5S = ("t5", "t5-1.1")
-ONE_EACH = ("gpt2", "llama-grouped-untied", "t5", "t5-1.1")
 CAUSAL = ("gpt2", "llama-grouped-untied")
+T5S = ("t5", "t5-1.1")
+ONE_EACH = (*CAUSAL, *T5S)
 
 
 @pytest.fixture(scope="module", params=ONE_EACH)
@@ -80,6 +80,12 @@ def log_probs(model: Any, inputs: dict[str, Tensor], decisions: Decisions | None
 def draw(pair: Pair, count: int, seed: int, keep: float = 0.5) -> Decisions:
     space = pair.ours.encoder.space
     return random_decisions(space, input_uniforms(seed, 0, torch.arange(count), space.num_sublayers + 1), keep)
+
+
+def dropping(pair: Pair, strategy: int) -> Decisions:
+    """Of one input, which drops tokens and keeps all sublayers."""
+    space = pair.ours.encoder.space
+    return space.decisions(torch.ones(1, space.num_sublayers, dtype=torch.bool), torch.tensor([strategy]))
 
 
 def expected(pair: Pair, source: list[int], target: list[int]) -> Tensor:
@@ -228,9 +234,7 @@ def first(output: Any) -> Tensor:
 def test_dropped_tokens_leave_the_others_positions(causal: Pair, strategy: int) -> None:
     """Rotary or learned: transformers' later layers, run on the kept tokens' states and positions alone, agree."""
     model, (source, target) = causal.ours, texts(4, 20, 5)
-    inputs, space = batch(causal, [source], [target]), model.encoder.space
-    keep = torch.ones(1, space.num_sublayers, dtype=torch.bool)
-    decisions = space.decisions(keep, torch.tensor([strategy]))
+    inputs, decisions = batch(causal, [source], [target]), dropping(causal, strategy)
     with torch.no_grad():
         kept = model.encoder(inputs["src_tokens"], None, decisions=decisions)["tokens"].positions
     read = len(source) + len(causal.suffix) - 1
@@ -248,9 +252,7 @@ def test_dropped_tokens_leave_the_others_positions(causal: Pair, strategy: int) 
 def test_dropped_tokens_leave_the_others_distances(t5: Pair, strategy: int) -> None:
     """transformers' later encoder layers, given the kept tokens' states and the distances between them, agree."""
     model, (source, target) = t5.ours, texts(4, 20, 5)
-    inputs, space = batch(t5, [source], [target]), model.encoder.space
-    keep = torch.ones(1, space.num_sublayers, dtype=torch.bool)
-    decisions = space.decisions(keep, torch.tensor([strategy]))
+    inputs, decisions = batch(t5, [source], [target]), dropping(t5, strategy)
     stack, eos = t5.theirs.encoder, t5.theirs.config.eos_token_id
     with torch.no_grad():
         encoded = model.encoder(inputs["src_tokens"], None, decisions=decisions)
@@ -358,7 +360,8 @@ def test_fewer_bits(pair: Pair, precision: str) -> None:
     found = log_probs(model, inputs, decisions)
     real = inputs["target"].ne(pair.dictionary.pad())
     difference = (found - exact)[real].abs()
-    assert 1e-4 < difference.max() < 0.1 * exact[real].std(), "rounded, and near"
+    near = 0.2 if precision == "int8" and reduce_range() else 0.1  # without VNNI, of half as many levels
+    assert 1e-4 < difference.max() < near * exact[real].std(), "rounded, and near"
     for row in range(3):
         alone = log_probs(model, batch(pair, sources[row : row + 1], targets[row : row + 1]), decisions.select([row]))
         tolerance = 1e-4 if precision == "int8" else 0.05  # a bfloat16 product's rounding depends on its size

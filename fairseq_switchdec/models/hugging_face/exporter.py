@@ -17,7 +17,7 @@ from ..prune import prune
 from .families import FAMILIES
 from .family import EMBEDDING, HEAD, Family, Link
 from .importer import TOKEN_KEYS, in_words
-from .staging import check_free, staged
+from .staging import check_free, reachable, staged
 from .tensors import LazyTensor
 from .torch_files import FORMATS, save_safetensors
 from .vocabulary import SPECIALS, Vocabulary
@@ -33,6 +33,7 @@ LEFT_OUT = re.compile(
 )
 
 
+@reachable("export --to hugging-face")
 def export_folder(checkpoint: str, out: str, imported: str | None = None, pruned: str | None = None) -> str:
     """Write a folder in Hugging Face's format.
 

@@ -17,7 +17,7 @@ from .config import Config
 from .families import family_of_config
 from .family import Family, Link
 from .gguf_file import GgufFile
-from .staging import check_free, readable, staged
+from .staging import check_free, reachable, staged
 from .tensors import LazyTensor
 from .tokenizer import TokenizerFile, folder_tokenizer, read_tokenizer
 from .torch_files import save_torch
@@ -105,6 +105,7 @@ def existing(path: Path, flag: str) -> Path:
     return path
 
 
+@reachable("import")
 def import_model(source: str, out: str, options: Options = Options()) -> str:
     """Write OUT/model.pt, OUT/dict.txt and OUT/tokenizer.json.
 
@@ -118,11 +119,6 @@ def import_model(source: str, out: str, options: Options = Options()) -> str:
     Raises:
         UserError: something is missing, damaged, not built or cannot be written; then nothing is.
     """
-    with readable("import"):
-        return _import_model(source, out, options)
-
-
-def _import_model(source: str, out: str, options: Options) -> str:
     check_free("import", Path(out), FILES)
     model = Source.open(source, options.tokenizer)
     family = family_of_config(model.config)
@@ -192,7 +188,7 @@ def add_prompt(args: Namespace, options: Options, tokenizer: TokenizerFile, voca
     if not 1 <= targets < longest:
         raise UserError(f"import: --max-target-positions {targets} is not in 1 to {longest - 1}, the model's positions")
 
-    def symbols(text: str, flag: str = "--prompt-suffix") -> list[str]:
+    def symbols(text: str, flag: str) -> list[str]:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
@@ -203,9 +199,8 @@ def add_prompt(args: Namespace, options: Options, tokenizer: TokenizerFile, voca
     prefix = [vocabulary.symbol(bos)] if bos is not None and tokenizer.adds_first(bos) else []
     if options.prompt_prefix is not None:
         prefix = symbols(options.prompt_prefix, "--prompt-prefix")
-    suffix = symbols(
-        (SUFFIX if args.arch == "switchable_gpt2" else "") if (given := options.prompt_suffix) is None else given
-    )
+    suffix = (SUFFIX if args.arch == "switchable_gpt2" else "") if (given := options.prompt_suffix) is None else given
+    suffix = symbols(suffix, "--prompt-suffix")
     room = longest - targets
     if len(prefix) + len(suffix) >= room:
         raise UserError(

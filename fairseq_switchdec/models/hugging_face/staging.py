@@ -56,7 +56,7 @@ def staged(command: str, folder: Path, names: tuple[str, ...], size: int) -> Ite
 
 
 @contextlib.contextmanager
-def readable(command: str) -> Iterator[None]:
+def reachable(command: str) -> Iterator[None]:
     """What the system says of a file that cannot be reached, as a message.
 
     Raises:
@@ -65,7 +65,8 @@ def readable(command: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{command}: {error.filename}: {error.strerror}. Name another file or folder") from error
+        problem = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise UserError(f"{command}: {problem}. Name another file or folder") from error
 
 
 def check_free(command: str, folder: Path, names: tuple[str, ...]) -> None:
