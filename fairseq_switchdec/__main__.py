@@ -16,7 +16,7 @@ COMMANDS = {
     "encode": ("fairseq_switchdec.texts.command", "turn lines of text into lines of a tokenizer.json's ids"),
     "preprocess": ("fairseq_cli.preprocess", "build dictionaries and binarize text"),
     "train": ("fairseq_cli.train", "train a model"),
-    "generate": ("fairseq_cli.generate", "generate from binarized text"),
+    "generate": ("fairseq_cli.generate", "generate from binarized text; with --engine, from a file, as predict"),
     "interactive": ("fairseq_cli.interactive", "generate from lines of text"),
     "validate": ("fairseq_cli.validate", "compute the validation loss of a checkpoint"),
     "predict": (
@@ -66,6 +66,9 @@ def main() -> None:
         install()
     # argparse names the program by sys.argv[0] in its usage and error messages.
     sys.argv = [f"{program} {name}", *sys.argv[2:]]
+    if name == "generate" and any(word.split("=")[0] == "--engine" for word in sys.argv):
+        name = "predict"  # fairseq's command knows no engine
+        sys.argv[1:1] = ["--task", "switchable_task"]
     importlib.import_module(COMMANDS[name][0]).cli_main()
 
 

@@ -33,6 +33,17 @@ def test_usage_names_the_command_as_it_was_typed(monkeypatch, started, typed):
     assert seen == [[f"{typed} made-up", "--option"]]
 
 
+@pytest.mark.parametrize("engine", [("--engine", "ray"), ("--engine=local",)])
+def test_generate_on_an_engine_is_predict(monkeypatch, engine):
+    seen = []
+    monkeypatch.setitem(sys.modules, "made_up_command", SimpleNamespace(cli_main=lambda: seen.append(sys.argv)))
+    monkeypatch.setitem(COMMANDS, "predict", ("made_up_command", "nothing"))
+    monkeypatch.setattr(sys, "argv", ["fairseq_switchdec", "generate", "--path", "model.pt", *engine])
+    main()
+    task = ["--task", "switchable_task"]
+    assert seen == [["fairseq_switchdec generate", *task, "--path", "model.pt", *engine]]
+
+
 @pytest.mark.parametrize(("arguments", "status"), [((), 2), (("trian",), 2), (("--help",), 0)])
 def test_help_names_every_command(arguments, status):
     done = run_python("-m", "fairseq_switchdec", *arguments, check=False)

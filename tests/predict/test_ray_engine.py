@@ -164,13 +164,18 @@ def workers_of(run: str) -> list[int]:
 def test_real_workers_that_are_killed(corpus: Path, switchable_run: SimpleNamespace, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="pip install '.[ray]' for real workers")
     (tmp_path / "texts").write_text((corpus.parent / "test.source").read_text() * 10)
-    command = [sys.executable, "-m", "fairseq_switchdec", "predict", "--task", "switchable_task", "--cpu", "--no-bpe"]
-    command += ["--path", switchable_run.checkpoint, "--input", "texts", "--beam", 2, "--max-len-b", 8]
-    command += ["--batch-size", 4, "--window", 8, "--switch-decisions", "random"]
+    options = ["--cpu", "--no-bpe", "--path", switchable_run.checkpoint, "--input", "texts", "--beam", 2]
+    options += ["--max-len-b", 8, "--batch-size", 4, "--window", 8, "--switch-decisions", "random"]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "RUN_OF_THIS_TEST": str(tmp_path)}
-    calls = [[*map(str, command), "--output", f"{n}.jsonl", "--switch-report", f"{n}.json"] for n in ("one", "ray")]
-    subprocess.run(calls[0], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    process = subprocess.Popen([*calls[1], "--engine", "ray", "--workers", "1"], cwd=tmp_path, env=environment)
+    commands = {"one": ["predict", "--task", "switchable_task"], "ray": ["generate", "--engine", "ray", "--workers", 1]}
+    calls = {
+        name: [sys.executable, "-m", "fairseq_switchdec", *map(str, [*command, *options])]
+        for name, command in commands.items()
+    }
+    for name, call in calls.items():
+        call += ["--output", f"{name}.jsonl", "--switch-report", f"{name}.json"]
+    subprocess.run(calls["one"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    process = subprocess.Popen(calls["ray"], cwd=tmp_path, env=environment)
     killed = 0
     while process.poll() is None:
         found = workers_of(str(tmp_path))
