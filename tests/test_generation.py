@@ -226,7 +226,10 @@ def test_a_mistake_in_a_call_is_an_ordinary_exception(corpus, switchable_run):
     load = SwitchableBARTModel.from_pretrained
     with pytest.raises(CallError, match="from_pretrained: there is no folder nowhere"):
         load("nowhere")
-    hub = load(str(switchable_run.folder), switchable_run.checkpoint.name, str(corpus), bpe=None)
+    files = (str(switchable_run.folder), switchable_run.checkpoint.name, str(corpus))
+    with pytest.raises(CallError, match="the files of bpe='gpt2' are missing .file nowhere.json not found.: put them"):
+        load(*files, gpt2_encoder_json="nowhere.json")
+    hub = load(*files, bpe=None)
     with pytest.raises(CallError, match="a source of 70 tokens is longer than --max-source-positions 64"):
         hub.generate([torch.full((70,), 5)])
     with pytest.raises(CallError, match="switch_budget: 2 budgets for 1 sentences"):

@@ -101,7 +101,7 @@ class SwitchableModel(PackableModel):
             overrides: options to change, such as ``switch_decisions``.
 
         Raises:
-            CallError: there is no such folder, or the checkpoint cannot be used.
+            CallError: there is no such folder, the checkpoint cannot be used, or the files of the BPE are missing.
         """
         register_tasks_and_models()  # a checkpoint names its task
         with raised_to_caller():
@@ -111,7 +111,14 @@ class SwitchableModel(PackableModel):
             # fairseq frees the state, as large as the model, once it is loaded: no name here may hold it.
             load = checkpoint_utils.load_model_ensemble_and_task
             models, cfg, task = load([file], state=cls.read_checkpoint(file, overrides))
-            return cls.hub_interface(cfg, task, models[0])
+            try:
+                return cls.hub_interface(cfg, task, models[0])
+            except OSError as error:  # a file that is not there, or a download that fails
+                raise UserError(
+                    f"the files of bpe={bpe!r} are missing ({error}): put them beside the checkpoint, name them as its "
+                    "options (gpt2_encoder_json=FILE, gpt2_vocab_bpe=FILE), or give bpe=None for texts that are words "
+                    "of the dictionary"
+                ) from error
 
     @classmethod
     def read_checkpoint(cls, path: str, overrides: dict[str, Any]) -> dict[str, Any]:
