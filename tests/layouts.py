@@ -95,12 +95,14 @@ def run(arguments: list[str]) -> str:
     return result.stdout
 
 
-def make_start(data: Path, folder: Path, task: str = "switchable_task", *options: Any, embedding: float = 1.0) -> Path:
+def make_start(
+    data: Path, folder: Path, task: str = "switchable_task", *options: Any, scales: dict[str, float] | None = None
+) -> Path:
     """A checkpoint whose weights are not small and whose policy skips by what it reads: a model that starts by keeping
     everything learns from advantages and gradients so near to 0 that Adam scales up their rounding.
 
     Args:
-        embedding: what the embeddings are multiplied by; T5's are large, for it divides what it projects with them.
+        scales: by the end of a weight's name, what it is multiplied by.
     """
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
@@ -108,8 +110,9 @@ def make_start(data: Path, folder: Path, task: str = "switchable_task", *options
     state = load_checkpoint_to_cpu(str(folder / "checkpoint_last.pt"))
     model = state["model"]
     randomize({name: model[name] for name in model if not name.startswith(("encoder.policy.", "learner_state."))})
-    for name in {name for name in model if name.endswith(("embed_tokens.weight", "output_projection.weight"))}:
-        model[name] = model[name] * embedding
+    for end, scale in (scales or {}).items():
+        for name in [name for name in model if name.endswith(end)]:
+            model[name] = model[name] * scale
     generator = torch.Generator().manual_seed(2)
     for head in ("sublayer_heads.0", "token_head"):
         weight, bias = (model[f"encoder.policy.{head}.{name}"] for name in ("weight", "bias"))
