@@ -42,6 +42,7 @@ def main() -> None:
     print(f"starting {args.replicas} replicas of {args.path}", file=sys.stderr, flush=True)
     with Cluster(args) as cluster:
         interruptible()  # Ray has handlers of its own
+        listener.listen()  # who reads the next line connects before the server accepts
         print(f"ready: {address_of(listener)}/v1/summarize", flush=True)
         server(build_app(cluster, limits_of(args))).run(sockets=[listener])
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import sys
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -152,6 +156,24 @@ def test_a_full_queue_slow_bodies_and_clients_that_go_away(models: FakeModels) -
 
     assert asyncio.run(run()) == [504, 429, 200, 499, 499, 408]
     assert not models.working and app.state.service.waiting == 0
+
+
+def test_who_reads_ready_can_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Before the server accepts, as late as that may be."""
+    pytest.importorskip("uvicorn", reason="pip install '.[serve]' for the service")
+    from examples.serve import __main__, connections
+
+    def run(sockets: list[socket.socket]) -> None:
+        assert f"ready: {connections.address_of(sockets[0])}{PATH}" in capsys.readouterr().out
+        socket.create_connection(sockets[0].getsockname(), timeout=10).close()
+
+    (tmp_path / "model.pt").touch()
+    cluster = SimpleNamespace(Cluster=lambda args: contextlib.nullcontext(FakeModels()))
+    monkeypatch.setitem(sys.modules, "examples.serve.cluster", cluster)
+    monkeypatch.setattr(connections, "interruptible", lambda: None)
+    monkeypatch.setattr(connections, "server", lambda app: SimpleNamespace(run=run))
+    monkeypatch.setattr(sys, "argv", ["serve", "--path", str(tmp_path / "model.pt"), "--no-bpe", "--port", "0"])
+    __main__.main()
 
 
 def test_a_connection_without_a_request_is_closed(models: FakeModels, monkeypatch: pytest.MonkeyPatch) -> None:
