@@ -52,7 +52,8 @@ class SourceDistribution(sdist):
         beside = [HERE / name for name in (".ci/run", ".gitignore", ".mypy.ini", ".pytest.ini", ".ruff.toml")]
         for folder in ("examples", "tests"):
             found = [path for path in (HERE / folder).rglob("*.*") if "output" not in path.relative_to(HERE).parts]
-            beside += [path for path in found if path.suffix in (".json", ".md", ".png", ".py", ".sh", ".svg")]
+            kinds = (".css", ".html", ".js", ".json", ".md", ".png", ".py", ".sh", ".svg")
+            beside += [path for path in found if path.suffix in kinds]
         super().make_release_tree(base_dir, sorted({*files, *(str(path.relative_to(HERE)) for path in beside)}))
 
 

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,7 +19,12 @@ FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,
 
 
 class Page:
-    """One page. ``problems``: what the browser has complained about, and what it has asked the network for."""
+    """One page.
+
+    Attributes:
+        own: what may be asked for, by how addresses begin: files, and the computer that a page came from.
+        problems: what the browser has complained about, and what it has asked others for.
+    """
 
     def __init__(self, commands: BinaryIO, answers: Any):
         self.commands, self.answers = commands, answers
@@ -58,6 +64,7 @@ class Page:
     def open(self, address: str) -> None:
         """Load a page, to its end."""
         self.events.clear()
+        self.own = "{0.scheme}://{0.netloc}/".format(urlsplit(address))
         self("Page.navigate", url=address)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self.read())
@@ -82,7 +89,7 @@ class Page:
                 found.append(params["entry"]["text"])
             elif method == "Runtime.exceptionThrown":
                 found.append(str(params["exceptionDetails"]))
-            elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith("file:"):
+            elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(self.own):
                 found.append(params["request"]["url"])
         return found
 

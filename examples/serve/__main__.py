@@ -1,4 +1,4 @@
-"""A service that writes from texts: POST /v1/summarize, GET /healthz, GET /metrics.
+"""A service that writes from texts: POST /v1/summarize, GET /healthz, GET /metrics, and a page at / to try it.
 
     clients -> limits, time-outs -> queue -+-> replica: texts of equal options in a batch -> model
                (this process)              +-> replica ...    (processes of Ray Serve)
@@ -44,6 +44,7 @@ def main() -> None:
         interruptible()  # Ray has handlers of its own
         listener.listen()  # who reads the next line connects before the server accepts
         print(f"ready: {address_of(listener)}/v1/summarize", flush=True)
+        print(f"a page to try it: {address_of(listener)}/", file=sys.stderr)
         server(build_app(cluster, limits_of(args))).run(sockets=[listener])
 
 

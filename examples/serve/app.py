@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -19,6 +19,7 @@ from fairseq_switchdec.predict.summarizer import Refused, TextRequest
 from .backend import Answer, Backend, Failed, Unavailable
 from .body import Limits, Refusal, parse
 from .metrics import Metrics
+from .page import HEADERS, build_page
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,8 @@ class Service:
         self.metrics.texts.inc()
         self.metrics.batch.observe(answer.batch)
         self.metrics.cost.observe(answer.result.ran["cost"])
-        return {"text": answer.result.text, "score": round(answer.result.score, 6), **answer.result.ran}
+        result = answer.result
+        return {"text": result.text, "score": round(result.score, 6), **result.ran, **result.explained}
 
 
 async def disconnected(request: Request) -> None:
@@ -152,6 +154,11 @@ def build_app(backend: Backend, limits: Limits) -> FastAPI:
     service = Service(backend, limits)
     app.state.service = service
     app.add_route("/v1/summarize", service.__call__, methods=["POST"])
+    page = build_page(limits)
+
+    @app.get("/")
+    async def root() -> HTMLResponse:
+        return HTMLResponse(page, headers=HEADERS)
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:

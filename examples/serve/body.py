@@ -57,7 +57,7 @@ def parse(body: bytes, limits: Limits) -> tuple[list[TextRequest], bool]:
     """
     content = read_json(body)
     checks = decoding_checks(limits)
-    known = ("text", "texts", "budget", "decisions", *checks)
+    known = ("text", "texts", "budget", "decisions", "explain", *checks)
     for name in content:
         if name not in known:
             raise Refusal(400, f"unknown field {name[:50]!r}: the fields are {', '.join(known)}")
@@ -66,8 +66,11 @@ def parse(body: bytes, limits: Limits) -> tuple[list[TextRequest], bool]:
     decisions = content.get("decisions", "greedy")
     if not isinstance(decisions, dict) and decisions not in DECISIONS:
         raise Refusal(400, f"decisions must be {' or '.join(map(repr, DECISIONS))}, or an object")
+    explain = content.get("explain", False)
+    if not isinstance(explain, bool):
+        raise Refusal(400, "explain must be true or false")
     budgets = read_budgets(content.get("budget"), len(texts))
-    requests = [TextRequest(text, decoding, decisions, budget) for text, budget in zip(texts, budgets)]
+    requests = [TextRequest(text, decoding, decisions, budget, explain) for text, budget in zip(texts, budgets)]
     return requests, "texts" in content
 
 

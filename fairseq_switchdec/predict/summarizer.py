@@ -16,11 +16,16 @@ from torch import Tensor
 from ..errors import UserError
 from ..generation.decision_source import check_budgets, parse_budget
 from ..generation.report import SwitchReport
+from ..pictures.page.dropped import SourceRule, as_they_are
+from ..pictures.page.view import Source, input_view
 from .command import load, place
 from .generation import DECODING
 from .predictor import RowError, Unusable
 from .text_rows import checked
 from .worker import Worker
+
+#: What an explained answer has of the page's view of its input, beside what its text skipped and cost.
+EXPLAINED = ("source", "known", "dropped", "path")
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,14 @@ class TextRequest:
         decoding: options of `fairseq_switchdec.predict.generation.DECODING` that differ from the loaded ones.
         decisions: "greedy", "keep-all", or an object as a file of ``--switch-decisions`` holds it.
         budget: share of the keep-all cost, in (0, 1], or "auto"; None: the loaded one.
+        explain: the answer says which tokens were dropped, see `Summary`.
     """
 
     text: str
     decoding: dict[str, Any] = field(default_factory=dict)
     decisions: Union[str, dict[str, Any]] = "greedy"
     budget: Union[float, str, None] = None
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,14 @@ class Summary:
         text: the best hypothesis.
         score: its log-probability, normalized by length as ``lenpen`` says.
         ran: what the text skipped and cost, as ``per_input`` of a ``--switch-report`` has it, without the id.
+        explained: where it was asked for, more of it for people: `EXPLAINED` of
+            `fairseq_switchdec.pictures.page.view.input_view`.
     """
 
     text: str
     score: float
     ran: dict[str, Any]
+    explained: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,19 @@ class Summarizer:
         with self.deciding(requests):
             written = worker.results(inputs, list(range(len(inputs))), 0, report)
         ran = {entry.pop("id"): entry for entry in report.inputs}
-        return [Summary(each.text, each.score, ran[place]) for place, each in enumerate(written)]
+        summaries = []
+        for number, (request, each) in enumerate(zip(requests, written)):
+            explained = self.explained(request.text, ran[number]) if request.explain else {}
+            summaries.append(Summary(each.text, each.score, ran[number], explained))
+        return summaries
+
+    def explained(self, text: str, ran: dict[str, Any]) -> dict[str, Any]:
+        """A text in pieces, kept and dropped, and its path, in JSON's types: `EXPLAINED`."""
+        bpe = self.predictor.bpe
+        encode, decode = (as_they_are, as_they_are) if bpe is None else (bpe.encode, bpe.decode)
+        rule = SourceRule.of({"source": self.predictor.reading})
+        view = input_view(ran, Source(text, encode(text).split(), decode), rule=rule)
+        return {name: view[name] for name in EXPLAINED}
 
     def deciding(self, requests: Sequence[TextRequest]) -> AbstractContextManager[None]:
         """While it lasts, the task decides for a batch as its requests say."""

@@ -29,6 +29,7 @@ def test_each_text_gets_its_options() -> None:
     assert several and [(one.text, one.budget) for one in found] == [("a", 0.5), ("b", "auto")]
     assert found[0].decoding == found[1].decoding == {"beam": 4, "lenpen": 2, "max_len_a": 0.5}
     assert [one.budget for one in parse(body(texts=["a", "b"], budget=1), LIMITS)[0]] == [1, 1]
+    assert [one.explain for one in (found[0], parse(body(text="a", explain=True), LIMITS)[0][0])] == [False, True]
     forced = {"attention_keep": [True]}
     assert parse(body(text="a", decisions=forced), LIMITS)[0][0].decisions == forced
 
@@ -51,7 +52,8 @@ def test_each_text_gets_its_options() -> None:
         (body(texts=["a", None]), r"texts\[1\] must be a string"),
         (body(texts=["a"] * 4), "texts has 4 texts, and the limit is 3: send several requests"),
         (body(text="a" * 21), "text has 21 characters, and the limit is 20: cut it"),
-        (body(text="a", beem=2), "unknown field 'beem': the fields are text, texts, budget, decisions, beam, "),
+        (body(text="a", beem=2), "unknown field 'beem': the fields are text, texts, budget, decisions, explain, "),
+        (body(text="a", explain=1), "explain must be true or false"),
         (body(text="a", **{"\ud800" * 99: 1}), "unknown field "),
         (body(text="a", beam=5), "beam must be a whole number from 1 to 4"),
         (body(text="a", beam=2.0), "beam must be a whole number from 1 to 4"),

@@ -73,6 +73,26 @@ def test_what_the_command_writes_whatever_the_neighbours(summarizer, texts, pred
     assert all(answer.ran["cost"] == 1 for answer in found["keep-all"])
 
 
+@pytest.mark.parametrize("truncate", [(), ("--truncate-source",)], ids=["whole", "cut"])
+def test_an_explained_answer_marks_the_text(summarizer, switchable_run, texts, truncate):
+    """Strategy 6 drops every second token that may be dropped; what is cut off was not read."""
+    if truncate:
+        summarizer, texts = Summarizer.load(options(switchable_run.checkpoint, *truncate)), [" ".join(texts * 9)]
+    forced = {**FORCED, "token_strategy": 6}
+    requests = [TextRequest(text, decisions=forced, explain=explain) for text in texts for explain in (True, False)]
+    answers = summarizer(requests)
+    for text, answer, plain in zip(texts, answers[::2], answers[1::2]):
+        assert plain.explained == {} and (answer.text, answer.ran) == (plain.text, plain.ran)
+        found = json.loads(json.dumps(answer.explained))
+        states = [state for state, piece in found["source"] for _ in piece.split()]
+        assert "".join(piece for _, piece in found["source"]) == " ".join(text.split()) and found["known"]
+        content = answer.ran["content_tokens"]
+        assert states[:content] == [place % 2 for place in range(content)] and set(states[content:]) <= {0, 3}
+        assert (3 in states) == bool(truncate) and states.count(1) == found["dropped"] > 0
+        decoder = {line["name"]: line["keep"] for line in found["path"]["stacks"][1]["sublayers"]}
+        assert decoder["feed-forward"] == FORCED["ffn_keep"][3:] and found["path"]["strategy"] == "every 2nd"
+
+
 def test_a_limit_that_grows_with_the_source_is_each_texts_own(summarizer, texts):
     requests = [TextRequest(text, {"max_len_a": 0.25, "max_len_b": 0}) for text in texts]
     together = summarizer(requests)

@@ -59,13 +59,10 @@ function section(title, pieces) {
   return [element("h3", {}, title), pieces && joined(pieces) ? paragraph(pieces) : missing];
 }
 
-/** Fill the panel. */
-function showDetail(panel, input, path, onPath) {
-  const same = element("button", { type: "button" }, `path ${input.path}: ${count(path.inputs)} ${path.inputs === 1 ? "input" : "inputs"}`);
-  same.addEventListener("click", () => onPath(input.path));
+/** All of an input but its name. `beside`: what stands beside the title of what ran. */
+function details(input, path, ...beside) {
   const whole = (text) => (text === null ? null : [[KEPT, text]]);
-  panel.replaceChildren(
-    element("h2", {}, `Input ${input.id}`),
+  return [
     figures([
       ["cost", percent(input.cost)],
       ["cost in seconds", input.seconds_cost === undefined ? undefined : percent(input.seconds_cost)],
@@ -74,11 +71,10 @@ function showDetail(panel, input, path, onPath) {
       ["output tokens", count(input.target_tokens)],
       ["tokens dropped", tokensInWords(input, path)],
     ]),
-    element("h3", {}, "What ran ", element("span", { class: "hint" }, "■ ran  □ skipped  "), same),
+    element("h3", {}, "What ran ", element("span", { class: "hint" }, "■ ran  □ skipped  "), ...beside),
     element("div", { class: "grids" }, ...path.stacks.map(table)),
     ...section("Output", whole(input.hypothesis)),
-    ...section("Reference", whole(input.reference)),
+    ...(input.reference === undefined ? [] : section("Reference", whole(input.reference))),
     ...section("Source", input.source),
-  );
-  panel.scrollTop = 0;
+  ];
 }

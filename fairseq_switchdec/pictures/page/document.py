@@ -87,9 +87,9 @@ def run_in_words(run: dict[str, Any]) -> str:
     return ", ".join([*shown, *more])
 
 
-def policy(style: str, program: str) -> str:
-    """The content security policy: this style and this program, and nothing from anywhere."""
-    allowed = f"script-src {source_hash(program)}; style-src {source_hash(style)}"
+def policy(style: str, program: str, *more: str) -> str:
+    """The content security policy: this style and this program, and nothing from anywhere but what ``more`` allows."""
+    allowed = "; ".join([f"script-src {source_hash(program)}; style-src {source_hash(style)}", *more])
     return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
 
 

@@ -46,7 +46,11 @@ function makeRow(input) {
 }
 
 function choose(input) {
-  showDetail(byId("detail"), input, pathOf(input), (path) => showOnly({ path }));
+  const path = pathOf(input), panel = byId("detail"), others = `${count(path.inputs)} ${path.inputs === 1 ? "input" : "inputs"}`;
+  const same = element("button", { type: "button" }, `path ${input.path}: ${others}`);
+  same.addEventListener("click", () => showOnly({ path: input.path }));
+  panel.replaceChildren(element("h2", {}, `Input ${input.id}`), ...details(input, path, same));
+  panel.scrollTop = 0;
   history.replaceState(null, "", `#${input.id}`);
 }
 
