@@ -7,7 +7,7 @@ function asked() {
   const body = { text: byId("text").value, decisions: byId("decisions").value, explain: true };
   for (const name of ["budget", "beam", "max_len_b"]) {
     const word = byId(name).value.trim();
-    if (word) body[name] = Number.isNaN(Number(word)) ? word : Number(word);
+    if (word) body[name] = Number.isFinite(Number(word)) ? Number(word) : word;
   }
   return body;
 }
@@ -17,8 +17,9 @@ async function answer() {
   const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked()) };
   const response = await fetch("v1/summarize", request).catch(() => null);
   if (response === null) throw new Error("The service does not answer: is it still running?");
-  const found = await response.json().catch(() => ({ error: `HTTP status ${response.status}, and no answer` }));
-  if (found.error !== undefined) throw new Error(found.error);
+  const found = await response.json().catch(() => null);
+  if (typeof found?.error === "string") throw new Error(found.error);
+  if (!found?.results?.[0]) throw new Error(`HTTP status ${response.status}, and no answer`);
   return [found.results[0], found.seconds];
 }
 
@@ -30,6 +31,7 @@ function say(words, wrong = false) {
 }
 
 async function write() {
+  const focused = document.activeElement === byId("send");
   byId("send").disabled = true;
   byId("detail").replaceChildren(); // what stands there is not of this text
   say("writing …");
@@ -42,6 +44,7 @@ async function write() {
     say(error.message, true);
   } finally {
     byId("send").disabled = false;
+    if (focused) byId("send").focus(); // a disabled button loses it
   }
 }
 

@@ -64,6 +64,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         try:
             while not server.started:
                 thread.join(0.01)
+                assert thread.is_alive()
             page.open(connections.address_of(listener))
             yield SimpleNamespace(page=page, models=models, entry=entry, folder=folder)
         finally:
@@ -122,6 +123,7 @@ def test_hostile_text_is_text(served: SimpleNamespace) -> None:
     ("text", "fields", "said"),
     [
         ("a", {"budget": "much"}, 'budget must be a number above 0 and at most 1, or "auto", or a list of these'),
+        ("a", {"budget": "1e999"}, 'budget must be a number above 0 and at most 1, or "auto", or a list of these'),
         ("a", {"beam": "5"}, "beam must be a whole number from 1 to 4"),
         ("a" * 100, {}, "text has 100 characters, and the limit is 99: cut it"),
         ("slow", {}, "no answer within 0.5 seconds: send fewer or shorter texts, or try again later"),
@@ -139,8 +141,9 @@ def test_a_service_that_has_gone_and_one_behind_a_proxy_that_fails(served: Simpl
     page = served.page
     page.run("globalThis.fetched = fetch; fetch = async () => { throw new TypeError('Failed to fetch'); }")
     assert ask(page, "a") == "The service does not answer: is it still running?"
-    page.run("fetch = async () => new Response('<h1>Bad gateway</h1>', { status: 502 })")
-    assert ask(page, "a") == "HTTP status 502, and no answer"
+    for answer in ("<h1>Bad gateway</h1>", '{"detail": "x"}', "null", '{"error": {"code": 4}}', '{"results": []}'):
+        page.run(f"fetch = async () => new Response({json.dumps(answer)}, {{ status: 502 }})")
+        assert ask(page, "a") == "HTTP status 502, and no answer"
     page.run("fetch = fetched")
     assert ask(page, "a").startswith("written")
 

@@ -72,7 +72,7 @@ def spans(words: Sequence[str], states: Sequence[int], decode: Decode) -> list[t
     place = 0
     for size, text in pieces(words, decode):
         of_piece = set(states[place : place + size])
-        state = of_piece.pop() if len(of_piece) == 1 else PARTLY
+        state = of_piece.pop() if len(of_piece) == 1 else PARTLY if DROPPED in of_piece else UNREAD
         place += size
         if found and found[-1][0] == state:
             found[-1] = (state, found[-1][1] + text)

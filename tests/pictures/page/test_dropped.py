@@ -128,3 +128,12 @@ def test_a_long_source_takes_time_in_proportion() -> None:
     words = ["x"] * 10_000
     spans(words, [KEPT, DROPPED] * 5_000, nothing)
     assert sum(calls) < 100_000
+
+
+def test_a_character_at_the_cut_was_not_read() -> None:
+    """Nothing was dropped, so nothing may be struck through."""
+    texts = {"a b": "x\ufffd", "a b c": "x\u20ac", "b c": "\u20ac"}
+    found = spans(
+        "a b c".split(), [KEPT, KEPT, UNREAD], lambda words: texts.get(words, "x" if words == "a" else "\ufffd")
+    )
+    assert found == [(KEPT, "x"), (UNREAD, "\u20ac")]
