@@ -70,7 +70,7 @@ def spans(words: Sequence[str], states: Sequence[int], decode: Decode) -> list[t
         return [(states[0], decoded(" ".join(words), decode))]
     found: list[tuple[int, str]] = []
     place = 0
-    for size, text in pieces(words, decode):
+    for size, text in read_pieces(words, states, decode):
         of_piece = set(states[place : place + size])
         state = of_piece.pop() if len(of_piece) == 1 else PARTLY if DROPPED in of_piece else UNREAD
         place += size
@@ -79,6 +79,22 @@ def spans(words: Sequence[str], states: Sequence[int], decode: Decode) -> list[t
         else:
             found.append((state, text))
     return found
+
+
+def read_pieces(words: Sequence[str], states: Sequence[int], decode: Decode) -> list[tuple[int, str]]:
+    """`pieces` of what was read, and the rest, which may be long, as one."""
+    read = len(states) - list(states).count(UNREAD)
+    if read + LONGEST >= len(words):
+        return pieces(words, decode)
+    found: list[tuple[int, str]] = []
+    place = 0
+    for size, text in pieces(words[: read + LONGEST], decode):
+        if place >= read:
+            break
+        found.append((size, text))
+        place += size
+    known, whole = "".join(text for _, text in found), decoded(" ".join(words), decode)
+    return [*found, (len(words) - place, whole[len(known) :])] if whole.startswith(known) else pieces(words, decode)
 
 
 def pieces(words: Sequence[str], decode: Decode) -> list[tuple[int, str]]:

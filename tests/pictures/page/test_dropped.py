@@ -137,3 +137,16 @@ def test_a_character_at_the_cut_was_not_read() -> None:
         "a b c".split(), [KEPT, KEPT, UNREAD], lambda words: texts.get(words, "x" if words == "a" else "\ufffd")
     )
     assert found == [(KEPT, "x"), (UNREAD, "\u20ac")]
+
+
+def test_what_was_not_read_is_decoded_at_once() -> None:
+    calls = []
+
+    def decode(words: str) -> str:
+        calls.append(words)
+        return words.replace(" ", "")
+
+    words, states = ["ab"] * 5000, [KEPT, DROPPED] * 10 + [UNREAD] * 4980
+    found = spans(words, states, decode)
+    assert "".join(text for _, text in found) == "ab" * 5000 and found[-1] == (UNREAD, "ab" * 4980)
+    assert found[:-1] == [(KEPT, "ab"), (DROPPED, "ab")] * 10 and len(calls) < 100
