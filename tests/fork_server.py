@@ -1,15 +1,16 @@
 """``python -m fairseq_switchdec ...`` from a process that has imported torch and fairseq already.
 
 Importing them takes seconds, most of what a command on tiny models takes. Each command still has a process of its own,
-forked from a server that has imported these two, and what torch imports for an optimizer, and run nothing: what it
-prints, its exit status and the interpreter's end are those of a real start. This file is the server too; `run_module`
-starts it and asks it.
+forked from a server that has imported these two, what an optimizer imports and what ROUGE is counted by, and run
+nothing: what it prints, its exit status and the interpreter's end are those of a real start. This file is the server
+too; `run_module` starts it and asks it.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -88,7 +89,10 @@ def serve() -> tuple[list[str], str]:
 
     with contextlib.suppress(ImportError):
         import torch._dynamo  # noqa: F401  (which an optimizer imports, since torch 2.1)
+    with contextlib.suppress(ImportError):
+        import rouge_score.rouge_scorer  # noqa: F401  (with nltk: seconds for every validation)
 
+    gc.freeze()  # a fork's end would look through all that is imported and copy its pages, for seconds
     for line in sys.stdin:
         words, output = json.loads(line)
         child = os.fork()
