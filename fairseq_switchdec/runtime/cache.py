@@ -277,6 +277,9 @@ class DecoderCache:
         layers: their number.
         device: of the model.
         prompts: the layout of each layer's prompt tokens, where a prompt's keys are kept too.
+
+    Attributes:
+        begun: whether a step was run.
     """
 
     def __init__(
@@ -291,6 +294,7 @@ class DecoderCache:
         self.decisions = decisions
         self.beams = beams
         self.first = first
+        self.begun = False
         wanted = [None] * layers if prompts is None else prompts
         tables = {id(prompt): Slots(len(decisions), beams, device, prompt) for prompt in wanted}
         self.slots = list(tables.values())

@@ -153,6 +153,42 @@ def test_steps_equal_the_whole_under_mixed_decisions(pair: Pair, seed: int, pack
         model._is_generation_fast = False
 
 
+@pytest.mark.parametrize("features_only", [False, True])
+def test_what_steps_give_may_be_written_to(pair: Pair, features_only: bool) -> None:
+    """Sampling divides logits in place by a temperature; tensors of inference mode would refuse."""
+    inputs = batch(pair, texts(1, 9, 21), texts(2, 5, 7))
+    with torch.no_grad():
+        encoder_out = pair.ours.encoder(inputs["src_tokens"], decisions=draw(pair, 2, 1))
+        state: dict[str, Any] = {}
+        for length in range(1, 4):
+            tokens = inputs["prev_output_tokens"][:, :length]
+            given, _ = pair.ours.decoder(tokens, encoder_out, state, features_only=features_only)
+            assert not given.is_inference()
+    halved = given / 2
+    torch.testing.assert_close(given.div_(2), halved, atol=0, rtol=0)
+
+
+def test_gradients_may_be_wanted_after_steps_without(t5: Pair) -> None:
+    """As training by a sampled text's score has it: the source is read once, decoded greedily, and then trained on."""
+    inputs, decisions = batch(t5, texts(1, 9, 21, 2), texts(2, 5, 7, 3)), draw(t5, 3, 4)
+    assert not bool(decisions.cross_attention_keep.all() | decisions.cross_attention_keep.any().logical_not())
+
+    def gradients(decode: bool) -> list[Tensor]:
+        t5.ours.zero_grad()
+        encoder_out = t5.ours.encoder(inputs["src_tokens"], decisions=decisions)
+        if decode:
+            state: dict[str, Any] = {}
+            with torch.no_grad():
+                for length in range(1, 5):
+                    t5.ours.decoder(inputs["prev_output_tokens"][:, :length], encoder_out, state)
+        logits, _ = t5.ours.decoder(inputs["prev_output_tokens"], encoder_out)
+        logits.square().mean().backward()
+        return [parameter.grad.clone() for parameter in t5.ours.parameters() if parameter.grad is not None]
+
+    for found, wanted in zip(gradients(decode=True), gradients(decode=False)):
+        torch.testing.assert_close(found, wanted, atol=0, rtol=0)
+
+
 def test_hidden_states_of_all_layers(pair: Pair) -> None:
     inputs = batch(pair, texts(1, 9, 21), texts(2, 5, 7))
     arguments = (inputs["src_tokens"], None, inputs["prev_output_tokens"])
