@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -136,18 +137,23 @@ def write_report(path: str, entries: str, seconds: float, run: dict[str, Any]) -
         with open(entries, encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
-    count = sum(1 for _ in each())
+    columns = {name: array("d") for name in (*SHARES, "flops")}
+    paths: Counter[str] = Counter()
+    for entry in each():
+        paths[path_key(entry)] += 1
+        for name, column in columns.items():
+            column.append(entry[name])
+    count = len(columns["flops"])
     total: dict[str, Any] = {"inputs": count}
-    total |= {name: math.fsum(entry[name] for entry in each()) / max(count, 1) for name in SHARES}
-    total |= {"flops": math.fsum(entry["flops"] for entry in each()), "seconds": seconds}
-    total |= asked_and_reached(each()) | looked_up(each())
-    total |= path_counts(Counter(map(path_key, each())))
+    total |= {name: math.fsum(columns[name]) / max(count, 1) for name in SHARES}
+    total |= {"flops": math.fsum(columns["flops"]), "seconds": seconds}
+    total |= asked_and_reached(each()) | looked_up(each()) | path_counts(paths)
     temporary = f"{os.path.realpath(path)}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8") as file, open(entries, encoding="utf-8") as lines:
             file.write(json.dumps({**total, "run": run}, indent=1)[:-2] + ',\n "per_input": [')
-            for number, entry in enumerate(each()):
-                file.write(("," if number else "") + "\n  " + json.dumps(entry))
+            for number, line in enumerate(lines):
+                file.write(("," if number else "") + "\n  " + line.rstrip("\n"))
             file.write("\n ]\n}")
         os.replace(temporary, os.path.realpath(path))
     finally:
