@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -69,7 +70,9 @@ def main() -> None:
     if name == "generate" and any(word.split("=")[0] == "--engine" for word in sys.argv):
         name = "predict"  # fairseq's command knows no engine
         sys.argv[1:1] = ["--task", "switchable_task"]
-    importlib.import_module(COMMANDS[name][0]).cli_main()
+    module = importlib.import_module(COMMANDS[name][0])
+    gc.freeze()  # all of torch stays to the end: looking through it for garbage then would take seconds
+    module.cli_main()
 
 
 if __name__ == "__main__":
