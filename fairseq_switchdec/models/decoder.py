@@ -133,9 +133,10 @@ class OutputDecoder(FairseqIncrementalDecoder, Packs):
         """`extract_step`, in inference mode where no gradients are wanted: without autograd's records of views and
         versions a step of SmolLM2 takes nine tenths of the time.
 
-        Not the first one, in which decisions and layouts note what gradients may be wanted through later.
+        Not the first one with these inputs, in which decisions and layouts note what gradients may be wanted through
+        later. Hooks see tensors of inference mode.
         """
-        first, cache.begun = not cache.begun, True
+        first, cache.settled = not cache.settled, True
         if first or states is not None or torch.is_grad_enabled():
             return self.extract_step(tokens, steps, encoder_out, cache, states)
         with torch.inference_mode():

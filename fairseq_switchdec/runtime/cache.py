@@ -279,7 +279,7 @@ class DecoderCache:
         prompts: the layout of each layer's prompt tokens, where a prompt's keys are kept too.
 
     Attributes:
-        begun: whether a step was run.
+        settled: whether a step was run with the inputs that are left.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class DecoderCache:
         self.decisions = decisions
         self.beams = beams
         self.first = first
-        self.begun = False
+        self.settled = False
         wanted = [None] * layers if prompts is None else prompts
         tables = {id(prompt): Slots(len(decisions), beams, device, prompt) for prompt in wanted}
         self.slots = list(tables.values())
@@ -351,6 +351,7 @@ class DecoderCache:
             if layer.source is not None:
                 layer.source.select(self._places("cross_attention", index, kept))
         self.decisions = self.decisions.select(kept)
+        self.settled = False
 
     def _places(self, sublayer: str, column: int, kept: list[int]) -> list[int]:
         """Where the inputs that stay are among those that run a sublayer, whose rows its cache holds."""

@@ -168,20 +168,30 @@ def test_what_steps_give_may_be_written_to(pair: Pair, features_only: bool) -> N
     torch.testing.assert_close(given.div_(2), halved, atol=0, rtol=0)
 
 
-def test_gradients_may_be_wanted_after_steps_without(t5: Pair) -> None:
-    """As training by a sampled text's score has it: the source is read once, decoded greedily, and then trained on."""
+@pytest.mark.parametrize("finished", [False, True])
+def test_gradients_may_be_wanted_after_steps_without(t5: Pair, finished: bool) -> None:
+    """As training by a sampled text's score has it: the source is read once, decoded greedily, and then trained on.
+
+    Where an input finishes, the others' layouts and decisions are made anew between two steps.
+    """
     inputs, decisions = batch(t5, texts(1, 9, 21, 2), texts(2, 5, 7, 3)), draw(t5, 3, 4)
     assert not bool(decisions.cross_attention_keep.all() | decisions.cross_attention_keep.any().logical_not())
+    left = torch.tensor([0, 2]) if finished else torch.arange(3)
+    targets = inputs["prev_output_tokens"]
 
     def gradients(decode: bool) -> list[Tensor]:
         t5.ours.zero_grad()
         encoder_out = t5.ours.encoder(inputs["src_tokens"], decisions=decisions)
-        if decode:
-            state: dict[str, Any] = {}
-            with torch.no_grad():
-                for length in range(1, 5):
-                    t5.ours.decoder(inputs["prev_output_tokens"][:, :length], encoder_out, state)
-        logits, _ = t5.ours.decoder(inputs["prev_output_tokens"], encoder_out)
+        state: dict[str, Any] = {}
+        with torch.no_grad():
+            for length in range(1, 3) if decode else ():
+                t5.ours.decoder(targets[:, :length], encoder_out, state)
+            t5.ours.decoder.reorder_incremental_state(state, left)
+        encoder_out = t5.ours.encoder.reorder_encoder_out(encoder_out, left)
+        with torch.no_grad():
+            for length in range(3, 5) if decode else ():
+                t5.ours.decoder(targets[left, :length], encoder_out, state)
+        logits, _ = t5.ours.decoder(targets[left], encoder_out)
         logits.square().mean().backward()
         return [parameter.grad.clone() for parameter in t5.ours.parameters() if parameter.grad is not None]
 
