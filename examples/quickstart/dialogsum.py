@@ -1,9 +1,11 @@
 """DialogSum (Chen et al., 2021) as {train,valid,test}.{source,target}, for ``quickstart --data``.
 
     python -m examples.quickstart.dialogsum SRC_DIR OUT_DIR
+    python -m examples.quickstart.dialogsum SRC_DIR OUT_DIR --escape --tokenizer-json FILE --max-tokens 220
 
-SRC_DIR holds dialogsum.{train,dev,test}.jsonl or the same with .gz. A dialogue's turns are joined by spaces; of the
-test set's three summaries the first is the reference.
+SRC_DIR holds dialogsum.{train,dev,test}.jsonl or the same with .gz. A dialogue's turns are joined by spaces, with
+--escape by what ``pretrained --escape`` reads as newlines; of the test set's three summaries the first is the
+reference.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 from pathlib import Path
 
 from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.texts.tokenizer import TextTokenizer, escape
 
 from ..common.command_line import command_line
 from ..common.files import write_lines
@@ -37,14 +40,28 @@ def read(folder: Path, name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
-def convert(source_folder: Path, out_folder: Path) -> dict[str, int]:
-    """Write the six files; returns the number of pairs by split."""
+def convert(
+    source_folder: Path,
+    out_folder: Path,
+    lines: bool = False,
+    tokenizer: TextTokenizer | None = None,
+    max_tokens: int | None = None,
+) -> dict[str, int]:
+    """Write the six files; returns the number of pairs by split.
+
+    Args:
+        lines: keep newlines, as `escape` writes them.
+        tokenizer, max_tokens: leave out dialogues that are longer than that.
+    """
     counts = {}
     for split, name in SPLITS.items():
         records = read(source_folder, name)
-        write_lines(out_folder / f"{split}.source", (record["dialogue"] for record in records))
-        summary = "summary1" if split == "test" else "summary"
-        write_lines(out_folder / f"{split}.target", (record[summary] for record in records))
+        if tokenizer is not None and max_tokens is not None:
+            texts = tokenizer.encode_batch([record["dialogue"] for record in records])
+            records = [record for record, text in zip(records, texts) if len(text.split()) <= max_tokens]
+        for column, key in (("source", "dialogue"), ("target", "summary1" if split == "test" else "summary")):
+            texts = [record[key] for record in records]
+            write_lines(out_folder / f"{split}.{column}", map(escape, texts) if lines else texts)
         counts[split] = len(records)
     return counts
 
@@ -53,8 +70,14 @@ def main() -> None:
     parser = command_line(__doc__, __spec__.name)
     parser.add_argument("src_dir", type=Path)
     parser.add_argument("out_dir", type=Path)
+    parser.add_argument("--escape", action="store_true", help=r"write newlines as \n and backslashes as \\")
+    parser.add_argument("--tokenizer-json", type=Path, help="of the model, to count tokens with")
+    parser.add_argument("--max-tokens", type=int, help="leave out longer dialogues")
     args = parser.parse_args()
-    counts = convert(args.src_dir, args.out_dir)
+    if (args.tokenizer_json is None) != (args.max_tokens is None):
+        parser.error("--tokenizer-json and --max-tokens go together")
+    tokenizer = None if args.tokenizer_json is None else TextTokenizer(str(args.tokenizer_json))
+    counts = convert(args.src_dir, args.out_dir, args.escape, tokenizer, args.max_tokens)
     print(", ".join(f"{split} {count:,}" for split, count in counts.items()))
 
 

@@ -18,6 +18,7 @@ from examples.common.stages import Stages
 from examples.quickstart import __main__ as quickstart
 from examples.quickstart import build_corpus, clean_text, commands, dialogsum, report, train_bpe
 from fairseq_switchdec.errors import UserError
+from fairseq_switchdec.texts.tokenizer import TextTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOUNS = ["apple", "river", "window", "garden", "silver", "copper", "winter", "candle", "bridge", "forest", "engine"]
@@ -250,6 +251,24 @@ def test_settings_are_checked_first(flags):
         quickstart.parse_args(flags.split())
 
 
+def test_dialogues_that_are_too_long_are_left_out(tmp_path):
+    pytest.importorskip("tokenizers")
+    from tokenizer_files import byte_level
+
+    byte_level().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = TextTokenizer(str(tmp_path / "tokenizer.json"))
+    texts = ["Hi.", "Hi. " * 40]
+    records = [{"dialogue": text, "summary": f"{len(text)}", "summary1": "First."} for text in texts]
+    for name in ("train", "dev", "test"):
+        content = "".join(json.dumps(record) + "\n" for record in records)
+        (tmp_path / f"dialogsum.{name}.jsonl").write_text(content, encoding="utf-8")
+    longest = len(tokenizer.encode(texts[1]).split())
+    for most, expected in ((longest, texts), (longest - 1, texts[:1])):
+        counts = dialogsum.convert(tmp_path, tmp_path / "out", True, tokenizer, most)
+        assert counts == dict.fromkeys(("train", "valid", "test"), len(expected))
+        assert read_lines(tmp_path / "out" / "train.source") == [text.strip() for text in expected]
+
+
 def test_dialogsum(tmp_path):
     record = {"dialogue": "#Person1#: Hi.\n#Person2#: Hello.", "summary": "They\ngreet.", "summary1": "First."}
     for name in ("train", "dev", "test"):
@@ -258,6 +277,8 @@ def test_dialogsum(tmp_path):
     assert read_lines(tmp_path / "out" / "valid.source") == ["#Person1#: Hi. #Person2#: Hello."]
     targets = [read_lines(tmp_path / "out" / f"{split}.target") for split in SPLITS]
     assert targets == [["They greet."], ["They greet."], ["First."]]
+    dialogsum.convert(tmp_path, tmp_path / "lines", lines=True)
+    assert read_lines(tmp_path / "lines" / "valid.source") == [r"#Person1#: Hi.\n#Person2#: Hello."]
     shutil.move(tmp_path / "dialogsum.dev.jsonl", tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"neither dialogsum\.dev\.jsonl nor dialogsum\.dev\.jsonl\.gz"):
         dialogsum.convert(tmp_path, tmp_path / "out")
