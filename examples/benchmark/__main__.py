@@ -1,5 +1,5 @@
-"""Times one model in several systems: a BART of random weights in stock fairseq, ours, Hugging Face's transformers and
-CTranslate2; SmolLM2, a LLaMA, in transformers, ours and llama.cpp.
+"""Times one model in several systems: a BART of random weights in stock fairseq, ours, Hugging Face's transformers,
+CTranslate2, OpenVINO and ONNX Runtime; SmolLM2, a LLaMA, in transformers, ours and llama.cpp.
 
     python -m examples.benchmark                         generation (`generation`)
     python -m examples.benchmark --backbone smollm2      the same of SmolLM2

@@ -25,8 +25,7 @@ from .setup import Lane, batches
 def start(options: Options, workers: Workers, folder: str) -> None:
     """Make the weights and start every lane's worker, one after the other: loading takes more memory than running."""
     say(f"making the weights of {options.backbone}, {options.shape.layers} layers of {options.shape.dim} dimensions")
-    systems = ",".join(dict.fromkeys(lane.system for lane in options.lanes()))
-    setup = options.setup(Lane(systems, "fp32"), folder)
+    setup = options.setup(Lane(",".join(map(str, options.lanes())), "fp32"), folder)
     prepare(setup, workers.logs / "weights.log")
     if options.texts is not None:
         rows = texts.tokens(texts.read(options.texts), setup)

@@ -79,8 +79,8 @@ def parse(argv: list[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(
         prog="python -m examples.benchmark",
         description="Times BART on the same random weights in stock fairseq, in its switchable form, in Hugging Face's "
-        "transformers and in CTranslate2; or SmolLM2 in transformers, in its switchable form and in llama.cpp. The "
-        "systems take turns.",
+        "transformers, in CTranslate2, OpenVINO and ONNX Runtime; or SmolLM2 in transformers, in its switchable form "
+        "and in llama.cpp. The systems take turns.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, none = parser.add_argument, argparse.SUPPRESS

@@ -65,6 +65,12 @@ class Lane:
     def __str__(self) -> str:
         return f"{self.system} {self.precision}" if self.system != "ct2-int8" else self.system
 
+    @classmethod
+    def parse(cls, text: str) -> Lane:
+        """The inverse of `str`."""
+        system, _, precision = text.partition(" ")
+        return cls(system, precision or "int8")
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -99,6 +105,8 @@ BACKBONES = {
                 "hf": ("fp32", "bf16"),
                 "ct2": ("fp32",),
                 "ct2-int8": ("int8",),
+                "openvino": ("fp32", "int8"),
+                "onnxruntime": ("fp32", "int8"),
             },
             "cuda": {
                 "stock": ("fp32", "fp16"),
@@ -106,6 +114,8 @@ BACKBONES = {
                 "hf": ("fp32", "fp16", "bf16"),
                 "ct2": ("fp32", "fp16"),
                 "ct2-int8": ("int8",),
+                "openvino": (),
+                "onnxruntime": (),
             },
         },
         reference=Lane("stock", "fp32"),
@@ -138,6 +148,8 @@ TITLES = {
     "hf": "Hugging Face",
     "ct2": "CTranslate2",
     "ct2-int8": "CTranslate2",
+    "openvino": "OpenVINO",
+    "onnxruntime": "ONNX Runtime",
     "llama.cpp": "llama.cpp",
 }
 

@@ -1,9 +1,9 @@
-"""One set of weights for all systems: a BART's are random, a plain checkpoint and CTranslate2's own files; a language
-model's are those of a GGUF file, which is imported for ours and, for llama.cpp, also stored in 8 bits.
+"""One set of weights for all systems: a BART's are random, a plain checkpoint and other libraries' own files; a
+language model's are those of a GGUF file, which is imported for ours and, for llama.cpp, also stored in 8 bits.
 
     python -m examples.benchmark.weights SETUP      (SETUP: `setup.Setup` as JSON; `processes.prepare` calls this)
 
-SETUP's system is a list of those that are to run, joined by commas.
+SETUP's system is a list of the lanes that are to run, joined by commas.
 
 A process of its own, so that no worker's memory has held two models.
 """
@@ -17,6 +17,8 @@ import sys
 import tempfile
 import traceback
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +34,8 @@ from fairseq_switchdec.models.hugging_face.gguf_file import GgufFile
 from fairseq_switchdec.models.hugging_face.importer import Options, import_model
 
 from ..pretrained import download
-from .setup import POSITIONS, SPECIALS, Setup, Shape
+from .setup import POSITIONS, SPECIALS, Lane, Setup, Shape
+from .systems.exported import EXPORTED, export, folder_of
 
 #: Standard deviation of a matrix's outputs, and of the logits. BART's initial 0.02 gives attention that looks
 #: everywhere alike and logits that only repeat the last word.
@@ -117,7 +120,7 @@ def read_shape(gguf: Path) -> Shape:
     )
 
 
-def make_language_model(setup: Setup, systems: list[str]) -> None:
+def make_language_model(setup: Setup, lanes: list[Lane]) -> None:
     """Imports the GGUF file, after it is downloaded if it is not there."""
     gguf = Path(str(setup.gguf))
     if not gguf.exists():
@@ -125,7 +128,7 @@ def make_language_model(setup: Setup, systems: list[str]) -> None:
         with tempfile.TemporaryDirectory(dir=gguf.parent) as folder:
             download.extract(download.fetch(Path(folder)), gguf)
     print(import_model(str(gguf), str(setup.imported), Options(prompt_prefix="", prompt_suffix="")))
-    if "llama.cpp" in systems and importlib.util.find_spec("llama_cpp") is not None:
+    if any(lane.system == "llama.cpp" for lane in lanes) and importlib.util.find_spec("llama_cpp") is not None:
         requantize(gguf, setup.requantized)
 
 
@@ -142,11 +145,17 @@ def requantize(gguf: Path, out: Path) -> None:
 def main() -> None:
     """Makes the files; other libraries' where they are asked for and installed."""
     setup = Setup.from_json(sys.argv[1])
-    systems = setup.system.split(",")
-    make_language_model(setup, systems) if setup.gguf else make_bart(setup, systems)
+    lanes = [Lane.parse(lane) for lane in setup.system.split(",")]
+    if setup.gguf:
+        make_language_model(setup, lanes)
+        return
+    make_bart(setup, lanes)
+    for lane in lanes:
+        if lane.system in EXPORTED:
+            attempt(partial(export, setup, lane), folder_of(setup, lane.system, lane.precision))
 
 
-def make_bart(setup: Setup, systems: list[str]) -> None:
+def make_bart(setup: Setup, lanes: list[Lane]) -> None:
     """Random weights, and CTranslate2's form of them."""
     weights = build(setup, "bart_large").state_dict()
     weights = {name: weight for name, weight in weights.items() if not DUPLICATES.search(name)}
@@ -154,12 +163,17 @@ def make_bart(setup: Setup, systems: list[str]) -> None:
     torch.save(weights, setup.weights)
     for side in ("source", "target"):
         dictionary(setup.shape.vocabulary).save(str(Path(setup.folder) / f"dict.{side}.txt"))
-    if any(system.startswith("ct2") for system in systems) and importlib.util.find_spec("ctranslate2") is not None:
-        try:
-            convert(setup, weights)
-        except Exception:  # its workers will be left out
-            traceback.print_exc()
-            shutil.rmtree(setup.converted, ignore_errors=True)
+    if any(lane.system.startswith("ct2") for lane in lanes) and importlib.util.find_spec("ctranslate2") is not None:
+        attempt(partial(convert, setup, weights), setup.converted)
+
+
+def attempt(make: Callable[[], None], folder: Path) -> None:
+    """Make a folder, or leave none."""
+    try:
+        make()
+    except Exception:  # its workers will be left out
+        traceback.print_exc()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -125,6 +125,8 @@ def test_refuses_bad_values(flags: str, message: str, monkeypatch: pytest.Monkey
 
 
 def test_lanes() -> None:
+    for lane in (Lane("ours", "int8"), Lane("ct2-int8", "int8"), Lane("openvino", "fp32")):
+        assert Lane.parse(str(lane)) == lane
     options = parse([*SMALL, *"--systems hf ct2-int8 ours --precision bf16 int8 --decisions".split(), "mixed.json"])
     assert list(map(str, options.lanes())) == ["stock fp32", "hf bf16", "ct2-int8", "ours bf16", "ours int8"]
     assert options.decisions == ("keep-all", "mixed.json")
@@ -309,8 +311,13 @@ def test_training_summary_by_hand() -> None:
 
 
 def test_generation_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    peers = {"hf": "transformers", "ct2": "ctranslate2"}
-    installed = [system for system, library in peers.items() if importlib.util.find_spec(library) is not None]
+    peers = {
+        "hf": ["transformers"],
+        "ct2": ["ctranslate2"],
+        "openvino": ["optimum", "openvino"],
+        "onnxruntime": ["optimum", "onnxruntime"],
+    }
+    installed = [name for name, libraries in peers.items() if all(map(importlib.util.find_spec, libraries))]
     flags = ["--batch", "1", "2", "--precision", "fp32", "--repeats", "2", "--out", str(tmp_path)]
     main([*SMALL, *flags, "--decisions", "mixed.json", "--systems", "ours", *peers])
     results = json.loads((tmp_path / "results.json").read_text())

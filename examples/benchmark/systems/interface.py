@@ -2,8 +2,8 @@
 
 All of them get the same weights and sources, search with the same beam for exactly ``out_len`` words and ``</s>``, and
 are called as their documentation says to call them for speed: fairseq's models after ``make_generation_fast_``, as
-``fairseq-generate`` runs them; Hugging Face's with its key/value cache and fused attention; CTranslate2 and llama.cpp
-as they are.
+``fairseq-generate`` runs them; Hugging Face's with its key/value cache and fused attention; OpenVINO and ONNX Runtime
+through Hugging Face's optimum; CTranslate2 and llama.cpp as they are.
 """
 
 from __future__ import annotations
@@ -63,6 +63,14 @@ def load(setup: Setup) -> System:
         from .llama_cpp import LlamaCpp
 
         return LlamaCpp(setup)
+    if setup.system == "openvino":
+        from .exported import OpenVino
+
+        return OpenVino(setup)
+    if setup.system == "onnxruntime":
+        from .exported import OnnxRuntime
+
+        return OnnxRuntime(setup)
     if setup.system.startswith("ct2"):
         from .ctranslate2 import CTranslate2
 
