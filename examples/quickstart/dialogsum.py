@@ -76,6 +76,8 @@ def main() -> None:
     args = parser.parse_args()
     if (args.tokenizer_json is None) != (args.max_tokens is None):
         parser.error("--tokenizer-json and --max-tokens go together")
+    if args.max_tokens is not None and args.max_tokens < 1:
+        parser.error(f"--max-tokens {args.max_tokens} must be 1 or more")
     tokenizer = None if args.tokenizer_json is None else TextTokenizer(str(args.tokenizer_json))
     counts = convert(args.src_dir, args.out_dir, args.escape, tokenizer, args.max_tokens)
     print(", ".join(f"{split} {count:,}" for split, count in counts.items()))

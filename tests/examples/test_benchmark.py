@@ -34,6 +34,7 @@ from examples.benchmark.options import parse
 from examples.benchmark.report import Case
 from examples.benchmark.setup import Lane
 from examples.benchmark.systems.interface import load
+from fairseq_switchdec.compat.imports import installed_version
 from fairseq_switchdec.decisions import DecisionSpace
 from fairseq_switchdec.errors import UserError
 
@@ -311,13 +312,8 @@ def test_training_summary_by_hand() -> None:
 
 
 def test_generation_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    peers = {
-        "hf": ["transformers"],
-        "ct2": ["ctranslate2"],
-        "openvino": ["optimum", "openvino"],
-        "onnxruntime": ["optimum", "onnxruntime"],
-    }
-    installed = [name for name, libraries in peers.items() if all(map(importlib.util.find_spec, libraries))]
+    peers = {"hf": "transformers", "ct2": "ctranslate2", "openvino": "optimum-intel", "onnxruntime": "optimum-onnx"}
+    installed = [system for system, distribution in peers.items() if installed_version(distribution, default="")]
     flags = ["--batch", "1", "2", "--precision", "fp32", "--repeats", "2", "--out", str(tmp_path)]
     main([*SMALL, *flags, "--decisions", "mixed.json", "--systems", "ours", *peers])
     results = json.loads((tmp_path / "results.json").read_text())
